@@ -1,0 +1,1 @@
+"""The Pulumi programs, their bill and their life cycle."""

@@ -1,0 +1,1 @@
+"""What runs on the machines: serve, verify, fine-tune. Imports neither infra nor berth."""

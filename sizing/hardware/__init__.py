@@ -1,0 +1,1 @@
+"""AWS instance types and their prices: dated data, and the loader."""

@@ -1,0 +1,1 @@
+"""Memory on the device and on the host: inference, training, loading."""
