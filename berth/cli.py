@@ -1,0 +1,86 @@
+"""The `berth` command: finds its subcommands lazily and turns a person's mistake into one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from sizing.errors import UserError
+
+COMMANDS: tuple[str, ...] = ("assess", "models", "memory", "size", "catalog")
+"""In the order in which a person needs them. Each is a module of `berth.commands` with `app`, a `typer.Typer`."""
+
+INTERRUPTED = 130
+_UsageError: Any = typer.BadParameter.__base__  # typer carries click inside and exports only its leaves
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command's module when it is asked for, so that `berth models` never pays for `berth size`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"berth.commands.{cmd_name.replace('-', '_')}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From 'can an open language model do this job?' to a priced, verified, running service on AWS, and away again.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"berth {version('berth')}")
+        raise typer.Exit
+
+
+@app.callback()
+def berth(
+    version: bool = typer.Option(
+        False, "--version", help="Print Berth's version and exit.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0 done, 2 the person's mistake (one line on stderr), 130 interrupted."""
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command(args=arguments, prog_name="berth", standalone_mode=False)
+    except UserError as error:
+        typer.echo(f"berth: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("berth: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except _UsageError as error:
+        if "NoArgs" in type(error).__name__:
+            error.show()
+        else:
+            where = error.ctx.command_path if error.ctx else "berth"
+            message = " ".join(error.format_message().split()).rstrip(".")
+            typer.echo(f"{where}: {message}; see {where} --help", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
