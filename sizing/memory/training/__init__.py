@@ -1,0 +1,1 @@
+"""Memory of fine-tuning, per GPU and for the host."""
