@@ -1,0 +1,80 @@
+# Two commands do all the set-up: `make demo` and `make test`. `make help` lists the rest.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+TEST_VENV := .venv-test
+BIN := $(TEST_VENV)/bin
+WORKERS ?= 2
+PYTEST_ARGS ?=
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
+
+export PYTHON MAKECMDGOALS
+# Two test processes share two cores: numerical libraries must not start threads of their own.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+# An environment is brought up to date when its requirements or the project's metadata change.
+$(VENV)/.ready: requirements/base.txt pyproject.toml scripts/venv.sh
+	@scripts/venv.sh $(VENV) base
+	@touch $@
+
+$(TEST_VENV)/.ready: requirements/test.txt requirements/uv.txt pyproject.toml scripts/venv.sh
+	@scripts/venv.sh $(TEST_VENV) test
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.ready ## The main job on the embedded defaults: need, model, memory, machine, cost
+	@$(VENV)/bin/python scripts/demo.py
+
+.PHONY: test
+test: lint ## Everything that must hold: formatting, lint, types, tests
+	$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(TEST_VENV)/.ready ## The slower proofs that `make test` leaves out
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(TEST_VENV)/.ready ## Formatting, lint and types, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(TEST_VENV)/.ready ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: docs
+docs: $(TEST_VENV)/.ready ## Write docs/commands.md and the README's outputs from the commands themselves
+	$(BIN)/python scripts/commands_reference.py
+	$(BIN)/python scripts/readme_outputs.py
+
+.PHONY: bench
+bench: $(TEST_VENV)/.ready ## Time the commands against their bounds (BENCH_ARGS=--check fails when one is missed)
+	@$(BIN)/python scripts/bench.py $(BENCH_ARGS)
+
+.PHONY: accuracy
+accuracy: $(TEST_VENV)/.ready ## Estimates against every published measurement: writes docs/accuracy.md
+	$(BIN)/python scripts/accuracy.py
+
+.PHONY: oracle
+oracle: $(TEST_VENV)/.ready ## Estimates against accounting that allocates nothing (meta device, FakeTensorMode)
+	$(BIN)/python scripts/oracle.py
+
+.PHONY: lock
+lock: $(TEST_VENV)/.ready ## Pin and hash the requirements (UPGRADE=--upgrade for the newest)
+	$(UV_COMPILE) pyproject.toml requirements/build.in --output-file requirements/base.txt
+	$(UV_COMPILE) pyproject.toml requirements/build.in --extra runtime --extra dev --output-file requirements/test.txt
+	$(UV_COMPILE) --python-version 3.11 requirements/uv.in --output-file requirements/uv.txt
+
+.PHONY: clean
+clean: ## Remove the environments, caches and build outputs
+	rm -rf $(VENV) $(TEST_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
