@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Pay = Literal["on-demand", "reserved-1y", "reserved-3y", "savings-1y", "savings-3y", "spot"]
-"""A way of paying. Reserved and savings rates are "no upfront" unless a `PriceVariant` says otherwise."""
+"""A way of paying. Reserved and savings rates are "no upfront" unless `Price.terms` says otherwise."""
 PAYS: tuple[Pay, ...] = ("on-demand", "reserved-1y", "reserved-3y", "savings-1y", "savings-3y", "spot")
 
 
@@ -22,8 +22,13 @@ class Gpu:
     flops_16bit: float | None
     compute_capability: float | None
     """CUDA compute capability; None for AWS Neuron devices."""
-    bf16: bool
+    bf16: bool | None
+    """None: not known (a GPU that the accelerators table lacks); treat as no."""
     vendor: Literal["nvidia", "neuron"] = "nvidia"
+    api_memory_bytes: int | None = None
+    """What EC2's DescribeInstanceTypes reports; it differs from `nvidia-smi` (T4: 16,384 MiB)."""
+    source: str = ""
+    as_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class InstanceType:
     usage_classes: tuple[str, ...]
     source: str
     as_of: str
+    network_baseline_gbps: float | None = None
+    """What is sustained where `network_gbps` is a burst ("Up to 25 Gigabit")."""
 
     @property
     def gpus(self) -> int:
@@ -77,6 +84,34 @@ class Price:
     as_of: dict[str, str]
     """Date by column group: on_demand, reserved, savings_plan, spot, sagemaker."""
     source: str
+    terms: dict[str, str] = field(default_factory=dict)
+    """What a rate takes for granted, by way of paying or `sagemaker_hosting`, `sagemaker_training`; in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """In how many zones of a region a type is offered (0: none; None: not known). Offered does not mean in stock."""
+
+    instance_type: str
+    region: str
+    az_count: int | None
+    az_ids: tuple[str, ...]
+    as_of: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityBlock:
+    """A rate of EC2 Capacity Blocks for ML: paid up front, for a fixed time, in US dollars an hour."""
+
+    instance_type: str
+    region: str
+    """Empty where the source says "most regions"."""
+    usd_per_hour: float
+    usd_per_accelerator_hour: float | None
+    as_of: str
+    note: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +123,8 @@ class Offer:
     pay: Pay
     usd_per_hour: float
     price: Price
+
+    @property
+    def terms(self) -> str:
+        """What the rate takes for granted, in words; empty for the plain case."""
+        return self.price.terms.get(self.pay, "")
