@@ -66,7 +66,7 @@ class AttentionLayers:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A tower of layers. `intermediate_size` is the width of the MLP that one token passes (active experts together)."""
+    """A tower of layers. `intermediate_size` is the MLP width that one token passes (active experts together)."""
 
     layers: int
     hidden_size: int

@@ -10,14 +10,29 @@ from sizing.models.facts import ModelFacts
 from sizing.models.families.layout import Config, Layout
 
 FAMILIES: dict[str, str] = {
-    "t5": "t5",
-    "mt5": "t5",
-    "umt5": "t5",
+    "bloom": "bloom",
+    "falcon": "falcon",
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
+    "gpt2": "gpt2",
+    "gpt_bigcode": "gpt2",
+    "gptj": "gptj",
+    "gpt_neox": "gpt_neox",
+    "granite": "llama",
     "llama": "llama",
     "mistral": "llama",
     "qwen2": "llama",
     "qwen3": "llama",
-    "granite": "llama",
+    "mixtral": "mixture",
+    "qwen2_moe": "mixture",
+    "qwen3_moe": "mixture",
+    "mpt": "mpt",
+    "mt5": "t5",
+    "opt": "opt",
+    "phi": "phi",
+    "qwen": "qwen",
+    "t5": "t5",
+    "umt5": "t5",
 }
 """transformers' `model_type` -> the module of `sizing.models.families` that lays it out."""
 
@@ -28,12 +43,16 @@ def layout_of(config: Config) -> Layout:
     if not isinstance(model_type, str):
         raise UserError("config.json lacks 'model_type'; a model's family cannot be told without it")
     if model_type not in FAMILIES:
-        raise UserError(
-            f"model type '{model_type}' has no layout in Berth yet; known: {', '.join(sorted(FAMILIES))}"
-        )
+        raise UserError(f"model type '{model_type}' has no layout in Berth yet; known: {', '.join(sorted(FAMILIES))}")
     module = import_module(f"sizing.models.families.{FAMILIES[model_type]}")
     layout: Layout = module.layout(config)
     return layout
+
+
+def published_dtype(config: Config) -> str:
+    """The dtype that the checkpoint was saved in, in Berth's spelling (`fp32`, `fp16`, `bf16`); `unknown` if unsaid."""
+    written = str(config.get("torch_dtype") or config.get("dtype") or "unknown").removeprefix("torch.")
+    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(written, written)
 
 
 def facts_from_config(config: Config, *, name: str, family: str = "", **rest: Any) -> ModelFacts:
@@ -49,9 +68,7 @@ def facts_from_config(config: Config, *, name: str, family: str = "", **rest: An
         tensors=layout.tensors,
         vocab_size=layout.vocab_size,
         context_window=rest.pop("context_window", layout.context_window),
-        published_dtype=rest.pop(
-            "published_dtype", str(config.get("torch_dtype") or config.get("dtype") or "unknown").removeprefix("torch.")
-        ),
+        published_dtype=rest.pop("published_dtype", published_dtype(config)),
         tied_embeddings=layout.tied_embeddings,
         encoder=layout.encoder,
         decoder=layout.decoder,

@@ -31,18 +31,137 @@ class Layout:
         return sum(t.numel for t in self.tensors)
 
 
-def positive_int(config: Config, key: str, *fallbacks: str, default: int | None = None) -> int:
-    """The whole number `config[key]` (or the first of `fallbacks` that is there). Raises `UserError` naming the key."""
+LIMIT = 10_000_000
+"""No width, vocabulary or context of a published model comes near it; a larger figure is a slip of the keyboard."""
+LAYER_LIMIT = 10_000
+
+
+def positive_int(
+    config: Config, key: str, *fallbacks: str, default: int | None = None, limit: int = LIMIT, least: int = 1
+) -> int:
+    """The whole number `config[key]` (or the first of `fallbacks` that is there), within `least`..`limit`.
+
+    Raises `UserError` naming the key when it is absent without a `default`, of another type, or out of range.
+    """
     for name in (key, *fallbacks):
         value = config.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"config.json: '{name}' is {value!r}; it must be a whole number of at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"config.json: '{name}' is {shown(value)}; it must be a whole number of at least {least}")
+        if value > limit:
+            raise UserError(f"config.json: '{name}' is {value:,}; no model goes beyond {limit:,}")
         return value
     if default is not None:
         return default
     raise UserError(f"config.json lacks '{key}'; a model's shape cannot be read without it")
+
+
+def layer_count(config: Config, key: str, *fallbacks: str, default: int | None = None) -> int:
+    """Layers of a stack, 1..10,000."""
+    return positive_int(config, key, *fallbacks, default=default, limit=LAYER_LIMIT)
+
+
+def probability(config: Config, key: str, *fallbacks: str, default: float = 0.0) -> float:
+    """A dropout probability in 0..1; `default` where the config is silent."""
+    for name in (key, *fallbacks):
+        value = config.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UserError(f"config.json: '{name}' is {shown(value)}; it must be a probability between 0 and 1")
+        return float(value)
+    return default
+
+
+def flag(config: Config, key: str, default: bool = False) -> bool:
+    """A true/false switch of the config."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise UserError(f"config.json: '{key}' is {shown(value)}; it must be true or false")
+    return value
+
+
+def text(config: Config, key: str, default: str) -> str:
+    """A word of the config, such as an activation's name."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise UserError(f"config.json: '{key}' is {shown(value)}; it must be a word")
+    return value
+
+
+def section(config: Config, key: str) -> Config:
+    """A nested object of the config (`text_config`, `attn_config`)."""
+    value = config.get(key)
+    if not isinstance(value, Mapping):
+        raise UserError(f"config.json: '{key}' is {shown(value)}; it must be an object")
+    return value
+
+
+def shown(value: object) -> str:
+    """`value` for an error message: short, on one line."""
+    written = " ".join(repr(value).split())
+    return written if len(written) <= 40 else f"{written[:37]}..."
+
+
+def head_dim_of(config: Config, hidden: int, heads: int) -> int:
+    """Elements of one attention head: `head_dim`, else the hidden size shared out evenly."""
+    if config.get("head_dim") is not None:
+        return positive_int(config, "head_dim")
+    if hidden % heads:
+        raise UserError(f"config.json: a hidden size of {hidden} cannot be shared out over {heads} attention heads")
+    return hidden // heads
+
+
+def check_groups(heads: int, kv_heads: int) -> None:
+    """Grouped-query attention gives every key-value head the same number of query heads."""
+    if heads % kv_heads:
+        raise UserError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads")
+
+
+def class_name(config: Config) -> str:
+    """The transformers class that the checkpoint was saved from (`architectures`), empty where it is not said."""
+    names = config.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    return ""
+
+
+def label_count(config: Config) -> int:
+    """Classes of a classification head: `num_labels`, else as many as `id2label` names, else transformers' 2."""
+    labels = config.get("id2label")
+    if isinstance(labels, Mapping) and labels:
+        return len(labels)
+    return positive_int(config, "num_labels", default=2)
+
+
+def output_head(
+    t: Tensors, config: Config, vocab: int, hidden: int, *, embedding: str, tied: bool, bias: bool = False
+) -> None:
+    """What stands on a decoder: the language-model head, a classifier (`…ForSequenceClassification`), or nothing.
+
+    `embedding` is the tensor whose storage a tied head shares.
+    """
+    kind = class_name(config)
+    if kind.endswith("ForSequenceClassification"):
+        t.linear("score", label_count(config), hidden, part="head", layered=False)
+        return
+    if kind.endswith("Model") and not kind.endswith("LMHeadModel"):
+        return
+    t.add(
+        "lm_head.weight",
+        (vocab, hidden),
+        part="head",
+        shard="vocab",
+        layered=False,
+        tied_to=embedding if tied else "",
+    )
+    if bias:
+        t.add("lm_head.bias", (vocab,), part="head", kind="bias", shard="vocab", layered=False)
 
 
 class Tensors:

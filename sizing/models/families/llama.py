@@ -4,26 +4,65 @@ from __future__ import annotations
 
 from sizing.errors import UserError
 from sizing.models.facts import AttentionLayers, Stack
-from sizing.models.families.layout import Config, Layout, Tensors, positive_int
+from sizing.models.families.layout import (
+    Config,
+    Layout,
+    Tensors,
+    check_groups,
+    flag,
+    head_dim_of,
+    layer_count,
+    output_head,
+    positive_int,
+    probability,
+    shown,
+    text,
+)
+
+MISTRAL_WINDOW = 4096
+"""`MistralConfig`'s own default: a config that does not mention `sliding_window` has one; `null` has none."""
+WINDOW_IS_OPT_IN = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe")
+"""Their configs carry a `sliding_window` that only `use_sliding_window: true` switches on."""
 
 
-def attention_layers(config: Config, layers: int, kv_heads: int, head_dim: int) -> tuple[AttentionLayers, ...]:
-    """Which layers see the whole context and which a window (`layer_types`, `sliding_window` and their relatives)."""
-    window = config.get("sliding_window")
-    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
-        raise UserError(f"config.json: 'sliding_window' is {window!r}; it must be a whole number of at least 1 or null")
-    if config.get("use_sliding_window") is False:
-        window = None
+def window_of(config: Config) -> int | None:
+    """Tokens that a sliding layer sees; None where no layer slides."""
+    model_type = config.get("model_type")
+    window = config.get("sliding_window", MISTRAL_WINDOW if model_type == "mistral" else None)
+    if window is None or not flag(config, "use_sliding_window", model_type not in WINDOW_IS_OPT_IN):
+        return None
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise UserError(
+            f"config.json: 'sliding_window' is {shown(window)}; it must be a whole number of at least 1 or null"
+        )
+    return window
+
+
+def sliding_layers(config: Config, layers: int, pattern: int | None = None) -> int:
+    """How many of `layers` slide: as `layer_types` says, else all but every `pattern`-th, else all of them.
+
+    Qwen starts to slide at layer `max_window_layers`.
+    """
     types = config.get("layer_types")
-    if window is None:
-        sliding = 0
-    elif isinstance(types, list):
-        sliding = sum(1 for kind in types[:layers] if kind == "sliding_attention")
-    elif config.get("sliding_window_pattern"):
+    if isinstance(types, list):
+        if len(types) != layers:
+            raise UserError(f"config.json: 'layer_types' names {len(types)} layers, 'num_hidden_layers' is {layers}")
+        return types.count("sliding_attention")
+    if config.get("sliding_window_pattern") is not None:
         pattern = positive_int(config, "sliding_window_pattern")
-        sliding = layers - layers // pattern
-    else:
-        sliding = layers
+    if pattern is not None:
+        return layers - layers // pattern
+    if config.get("model_type") in WINDOW_IS_OPT_IN:
+        return max(0, layers - positive_int(config, "max_window_layers", default=28, least=0))
+    return layers
+
+
+def attention_layers(
+    config: Config, layers: int, kv_heads: int, head_dim: int, pattern: int | None = None
+) -> tuple[AttentionLayers, ...]:
+    """Which layers see the whole context and which a window."""
+    window = window_of(config)
+    sliding = sliding_layers(config, layers, pattern) if window is not None else 0
     kinds = []
     if layers - sliding:
         kinds.append(AttentionLayers(layers - sliding, kv_heads, head_dim, head_dim))
@@ -35,20 +74,23 @@ def attention_layers(config: Config, layers: int, kv_heads: int, head_dim: int) 
 def layout(config: Config) -> Layout:
     """`llama`, `mistral`, `qwen2`, `qwen3`, `granite`: they differ in biases, head size and query/key norms."""
     model_type = config.get("model_type", "llama")
-    hidden, layers = positive_int(config, "hidden_size"), positive_int(config, "num_hidden_layers")
+    hidden, layers = positive_int(config, "hidden_size"), layer_count(config, "num_hidden_layers")
     heads = positive_int(config, "num_attention_heads")
     kv_heads = positive_int(config, "num_key_value_heads", default=heads)
-    head_dim = positive_int(config, "head_dim", default=max(1, hidden // heads))
+    # Qwen 3 states its head size; a config without it means 128, not hidden_size / heads (`Qwen3Config`).
+    if model_type in ("qwen3", "qwen3_moe") and config.get("head_dim") is None:
+        head_dim = 128 if model_type == "qwen3" else head_dim_of(config, hidden, heads)
+    else:
+        head_dim = head_dim_of(config, hidden, heads)
     ff, vocab = positive_int(config, "intermediate_size"), positive_int(config, "vocab_size")
-    if heads % kv_heads:
-        raise UserError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads")
-    if config.get("head_dim") is None and hidden % heads:
-        raise UserError(f"config.json: hidden_size {hidden} is not a multiple of its {heads} attention heads")
-    qkv_bias = bool(config.get("attention_bias", False)) or model_type == "qwen2"
-    out_bias = bool(config.get("attention_bias", False)) and model_type != "qwen2"
-    mlp_bias = bool(config.get("mlp_bias", False))
-    qk_norm = model_type == "qwen3"
-    tied = bool(config.get("tie_word_embeddings", False))
+    check_groups(heads, kv_heads)
+    qwen2 = model_type in ("qwen2", "qwen2_moe")
+    bias = flag(config, "attention_bias")
+    qkv_bias = flag(config, "qkv_bias", True) if qwen2 else bias
+    out_bias = bias and not qwen2
+    mlp_bias = flag(config, "mlp_bias")
+    qk_norm = model_type in ("qwen3", "qwen3_moe")
+    tied = flag(config, "tie_word_embeddings")
 
     t = Tensors()
     t.add("model.embed_tokens.weight", (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)
@@ -66,19 +108,12 @@ def layout(config: Config) -> Layout:
     t.norm("model.layers.input_layernorm", hidden, layers)
     t.norm("model.layers.post_attention_layernorm", hidden, layers)
     t.norm("model.norm", hidden, layered=False)
-    t.add(
-        "lm_head.weight",
-        (vocab, hidden),
-        part="head",
-        shard="vocab",
-        layered=False,
-        tied_to="model.embed_tokens.weight" if tied else "",
-    )
+    output_head(t, config, vocab, hidden, embedding="model.embed_tokens.weight", tied=tied)
     return Layout(
         architecture="decoder-only",
         tensors=t.done(),
         vocab_size=vocab,
-        context_window=positive_int(config, "max_position_embeddings", default=2048),
+        context_window=positive_int(config, "max_position_embeddings", "max_sequence_length", default=2048),
         tied_embeddings=tied,
         decoder=Stack(
             layers=layers,
@@ -91,8 +126,8 @@ def layout(config: Config) -> Layout:
             attention=attention_layers(config, layers, kv_heads, head_dim),
             norm="rmsnorm",
             position="rotary",
-            activation="silu",
+            activation=text(config, "hidden_act", "silu"),
             qk_norm=qk_norm,
-            attention_dropout=float(config.get("attention_dropout", 0.0)),
+            attention_dropout=probability(config, "attention_dropout"),
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sizing.models.facts import AttentionLayers, Stack
-from sizing.models.families.layout import Config, Layout, Tensors, positive_int
+from sizing.models.families.layout import Config, Layout, Tensors, flag, layer_count, positive_int, probability, text
 
 PUBLISHED_CONTEXT = 512
 """Tokens the published checkpoints were trained on; relative positions set no limit of their own."""
@@ -15,12 +15,12 @@ def layout(config: Config) -> Layout:
     inner = positive_int(config, "num_heads") * positive_int(config, "d_kv")
     heads, head_dim = positive_int(config, "num_heads"), positive_int(config, "d_kv")
     ff, vocab = positive_int(config, "d_ff"), positive_int(config, "vocab_size")
-    encoder_layers = positive_int(config, "num_layers")
-    decoder_layers = positive_int(config, "num_decoder_layers", default=encoder_layers)
+    encoder_layers = layer_count(config, "num_layers")
+    decoder_layers = layer_count(config, "num_decoder_layers", default=encoder_layers)
     buckets = positive_int(config, "relative_attention_num_buckets", default=32)
-    feed_forward = str(config.get("feed_forward_proj", "relu"))
+    feed_forward = text(config, "feed_forward_proj", "relu")
     gated = feed_forward.startswith("gated-")
-    tied = bool(config.get("tie_word_embeddings", True))
+    tied = flag(config, "tie_word_embeddings", True)
     per_layer_bias = config.get("model_type") == "umt5"
 
     t = Tensors()
@@ -78,15 +78,15 @@ def layout(config: Config) -> Layout:
             norm="rmsnorm",
             position="relative",
             activation="gelu" if gated else feed_forward,
-            dropout=float(config.get("dropout_rate", 0.1)),
-            attention_dropout=float(config.get("dropout_rate", 0.1)),
+            dropout=probability(config, "dropout_rate", default=0.1),
+            attention_dropout=probability(config, "dropout_rate", default=0.1),
         )
 
     return Layout(
         architecture="encoder-decoder",
         tensors=t.done(),
         vocab_size=vocab,
-        context_window=int(config.get("n_positions", PUBLISHED_CONTEXT)),
+        context_window=positive_int(config, "n_positions", default=PUBLISHED_CONTEXT),
         tied_embeddings=tied,
         encoder=stack(encoder_layers, cross=False),
         decoder=stack(decoder_layers, cross=True),
