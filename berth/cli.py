@@ -21,10 +21,10 @@ _UsageError: Any = typer.BadParameter.__base__  # typer carries click inside and
 class LazyGroup(TyperGroup):
     """Imports a command's module when it is asked for, so that `berth models` never pays for `berth size`."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 (the signature is the base class's)
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"berth.commands.{cmd_name.replace('-', '_')}")
@@ -40,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="From 'can an open language model do this job?' to a priced, verified, running service on AWS, and away again.",
+    help="From 'can an open language model do this job?' to a priced, verified, running service on AWS, and back.",
 )
 
 
