@@ -1,17 +1,280 @@
-"""Memory at inference, per device: weights, KV cache, activations, logits, runtime."""
+"""Memory at inference, per device: weights, KV cache, activations, logits, runtime; and the host's while loading."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from sizing.dtypes import DType
+from sizing.dtypes import dtype as dtype_called
+from sizing.errors import UserError
+from sizing.memory.activations import Pass, logits_peak, stack_peak
+from sizing.memory.engines import Engine, engine
+from sizing.memory.kv_cache import CacheSize, cache_size
+from sizing.memory.runtime import context_terms, slack_term, weight_rounding
 from sizing.memory.setup import InferenceSetup
-from sizing.memory.terms import MemoryEstimate
-from sizing.models.facts import ModelFacts
+from sizing.memory.terms import Breakdown, MemoryEstimate, RuleOfThumb, Term, term
+from sizing.memory.weights import largest_quantized_matrix, weight_terms
+from sizing.models.facts import ModelFacts, Stack
+
+# transformers' eager attention takes the softmax in fp32 for these; the others stay in the compute dtype.
+_SOFTMAX_FP32 = {
+    "llama", "mistral", "mixtral", "qwen", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "granite", "phi",
+    "phi3", "gpt_neox", "gptj", "opt", "bloom", "falcon", "mpt", "gpt_bigcode", "deepseek_v3",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One moment of a request: its temporary tensors and the cache that stands by then, in bytes."""
+
+    name: str
+    activations: float
+    logits: float
+    cache: float
+    cache_copy: float
+
+    @property
+    def peak(self) -> float:
+        return max(self.activations, self.logits) + self.cache + self.cache_copy
+
+
+def check_sharding(model: ModelFacts, tensor_parallel: int) -> None:
+    """Raise `UserError` when the model's heads cannot be split over `tensor_parallel` devices."""
+    for stack in model.stacks:
+        if stack.heads % tensor_parallel:
+            raise UserError(
+                f"{model.name} has {stack.heads} attention heads, which cannot be split over {tensor_parallel} devices; "
+                f"use a divisor of {stack.heads} (--tensor-parallel)"
+            )
 
 
 def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstimate:
-    """Device terms for each of `setup.tensor_parallel` devices, host terms for the whole machine."""
-    raise NotImplementedError
+    """Device terms for each of `setup.tensor_parallel` devices, host terms for the whole machine; all in bytes.
+
+    Allocated memory is predicted by replaying the allocations of the forward pass (`sizing.memory.activations`); reserved adds the caching
+    allocator's slack and driver the CUDA context. Raises `UserError` for a closed model, an unknown dtype or a split that cannot be made.
+    """
+    from sizing.memory.loading import host_terms
+
+    dtype = dtype_called(setup.dtype)
+    habits = engine(setup.engine)
+    _check(model, setup)
+    weights = weight_terms(model, dtype, habits, setup.tensor_parallel)
+    permanent = float(sum(t.bytes for t in weights))
+    peak, cache = _peak(model, setup, dtype, habits)
+    terms = [*weights, *_cache_terms(cache, peak)]
+    terms.append(
+        term(
+            "activations",
+            max(peak.activations, peak.logits) - peak.logits,
+            f"peak of live temporary tensors in {peak.name}, beside the logits ({setup.attention} attention)",
+        )
+        if peak.activations > peak.logits
+        else term("activations", 0, f"the logits are the peak of {peak.name}")
+    )
+    terms.append(
+        term(
+            "logits",
+            peak.logits,
+            f"vocabulary of {model.vocab_size:,} in {dtype.compute_bytes:g} bytes and in fp32, beside the last hidden states",
+        )
+    )
+    tables = _rotary_tables(model, dtype, habits)
+    if tables:
+        terms.append(term("rotary tables", tables, "cosine and sine of the context window in every layer"))
+    if habits.fuses_qkv:
+        terms.append(_load_peak(model, dtype, habits, peak.peak, setup.tensor_parallel))
+    rounding = weight_rounding(model, dtype.weight_bytes, setup.tensor_parallel)
+    grown = cache.self_attention if habits.cache != "static" and setup.output_tokens > 1 else 0.0
+    grown *= setup.output_tokens / (setup.output_tokens + setup.input_tokens) if model.encoder is None else 1.0
+    terms.append(slack_term(rounding, grown, max(peak.activations, peak.logits), permanent))
+    terms.extend(context_terms(setup.tensor_parallel))
+    return MemoryEstimate(
+        device=Breakdown(tuple(terms), _notes(model, setup, dtype)),
+        host=Breakdown(host_terms(model, setup.dtype, setup.loading, ranks=setup.tensor_parallel)),
+        rule_of_thumb=RuleOfThumb(model.params, _rule_bytes(dtype)),
+        assumptions={
+            "engine": habits.label,
+            "attention": setup.attention,
+            "loading": setup.loading,
+            "per_device": setup.tensor_parallel > 1,
+            "metric": "driver: as nvidia-smi shows it; by_metric has allocated and reserved as well",
+        },
+    )
 
 
-def largest_batch(model: ModelFacts, setup: InferenceSetup, capacity_bytes: int) -> int:
-    """The largest batch whose likely driver-level total fits `capacity_bytes`; 0 when not even one sequence does."""
-    raise NotImplementedError
+def largest_batch(model: ModelFacts, setup: InferenceSetup, capacity_bytes: int, limit: int = 4096) -> int:
+    """The largest batch (up to `limit`) whose likely driver-level total fits `capacity_bytes`; 0 when not even one does."""
+
+    def fits(batch: int) -> bool:
+        return estimate_inference(model, setup.with_batch(batch)).device.total_bytes <= capacity_bytes
+
+    return _largest(fits, limit)
+
+
+def _largest(fits: Callable[[int], bool], limit: int) -> int:
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high <= limit and fits(high):
+        low, high = high, high * 2
+    high = min(high, limit + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _check(model: ModelFacts, setup: InferenceSetup) -> None:
+    if not model.deployable or not model.stacks:
+        raise UserError(f"{model.name} is closed: its weights are not published, so no memory can be estimated for it")
+    if setup.tensor_parallel > 1:
+        check_sharding(model, setup.tensor_parallel)
+
+
+def _rule_bytes(dtype: DType) -> float:
+    """Bytes a parameter that the rule of thumb takes: whole bytes, half a byte for 4 bit."""
+    if not dtype.quantized:
+        return dtype.weight_bytes
+    return 0.5 if dtype.weight_bytes < 1 else 1.0
+
+
+def _softmax(model: ModelFacts, dtype: DType) -> Literal["same", "fp32", "fp32-copy"]:
+    if model.model_type not in _SOFTMAX_FP32:
+        return "same"
+    return "fp32" if dtype.name == "fp16" else "fp32-copy"
+
+
+def _pass(
+    model: ModelFacts, stack: Stack, setup: InferenceSetup, dtype: DType, habits: Engine, length: int, context: int
+) -> Pass:
+    largest = largest_quantized_matrix(model, dtype, habits, setup.tensor_parallel)
+    attention = setup.attention
+    if attention == "flash" and stack.position in ("relative", "alibi"):
+        attention = "sdpa"  # no flash kernel takes an additive bias
+    return Pass(
+        batch=setup.batch,
+        length=length,
+        context=context,
+        element_bytes=dtype.compute_bytes,
+        attention=attention,
+        tensor_parallel=setup.tensor_parallel,
+        masked=setup.batch > 1,
+        softmax=_softmax(model, dtype),
+        fp32_rows=any(t.keep_fp32 for t in model.tensors) and dtype.name in ("fp16", "int8", "nf4", "nf4-dq"),
+        dequantized=(
+            largest * dtype.compute_bytes * habits.dequantize_copies
+            if dtype.dequantizes and setup.batch * length > 1
+            else 0.0
+        ),
+    )
+
+
+def _peak(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine) -> tuple[Phase, CacheSize]:
+    """The phase with the highest peak, and the cache at the end of the request."""
+    e = dtype.compute_bytes
+    b, tp = setup.batch, setup.tensor_parallel
+    cache_bytes = dtype_called(setup.kv_dtype).weight_bytes if setup.kv_dtype else e
+    encoder, decoder = model.encoder, model.decoder
+    vocab = model.vocab_size / tp
+    phases = []
+
+    def cache_at(tokens: int) -> CacheSize:
+        return cache_size(
+            model,
+            habits,
+            batch=b,
+            tokens=tokens,
+            encoder_tokens=setup.input_tokens if encoder is not None else 0,
+            element_bytes=cache_bytes,
+            tensor_parallel=tp,
+        )
+
+    encoded = 0.0
+    if encoder is not None:
+        p = _pass(model, encoder, setup, dtype, habits, setup.input_tokens, setup.input_tokens)
+        phases.append(Phase("the encoder's pass", stack_peak(encoder, p, causal=False), 0.0, 0.0, 0.0))
+        encoded = b * setup.input_tokens * encoder.hidden_size * e
+    if decoder is None:
+        return max(phases, key=lambda f: f.peak), cache_at(0)
+
+    prompt = 1 if encoder is not None else setup.input_tokens
+    whole = prompt + setup.output_tokens
+    cache = cache_at(whole)
+    static = cache if habits.cache == "static" else None
+    prompt_rows = b * prompt if habits.all_logits else b
+    # (name, tokens of this pass, tokens it sees, rows whose fp32 logits are still held from the pass before)
+    moments = [("the prompt's pass", prompt, prompt, 0)]
+    if setup.output_tokens > 1:
+        # `outputs` of a pass lives until the next one returns, unless generate() deletes it (transformers >= 4.45).
+        moments.append(("the second token's pass", 1, prompt + 1, prompt_rows if habits.all_logits else 0))
+        moments.append(("the last token's pass", 1, whole, 0))
+    for name, length, context, held_rows in moments:
+        p = _pass(model, decoder, setup, dtype, habits, length, context)
+        held = held_rows * vocab * 4.0 + encoded
+        activations = stack_peak(decoder, p, causal=True, encoder_tokens=setup.input_tokens) + held
+        rows = b * length if habits.all_logits else b
+        logits = (
+            logits_peak(decoder.hidden_size, vocab, rows, e, hidden_rows=2 * b * length) + held
+            if model.tensors[-1].part == "head"
+            else 0.0
+        )
+        standing = static or cache_at(context)
+        if habits.cache == "static" or length > 1:
+            copy = 0.0
+        elif habits.cache == "grow":
+            copy = standing.largest_layer / 2
+        else:
+            copy = standing.self_attention
+        phases.append(Phase(name, activations, logits, standing.total, copy))
+    return max(phases, key=lambda f: f.peak), cache
+
+
+def _cache_terms(cache: CacheSize, peak: Phase) -> list[Term]:
+    terms = []
+    if peak.cache:
+        own = peak.cache - cache.cross_attention
+        terms.append(term("KV cache", own, cache.formula))
+        if cache.cross_attention:
+            terms.append(term("KV cache, cross-attention", cache.cross_attention, cache.cross_formula))
+    if peak.cache_copy:
+        terms.append(term("KV cache, copy while it grows", peak.cache_copy, "old and new stand side by side for a moment"))
+    return terms
+
+
+def _rotary_tables(model: ModelFacts, dtype: DType, habits: Engine) -> float:
+    stack = model.decoder
+    if not habits.rotary_tables or stack is None or stack.position != "rotary" or not model.context_window:
+        return 0.0
+    return stack.layers * 2 * model.context_window * stack.head_dim * dtype.compute_bytes
+
+
+def _load_peak(model: ModelFacts, dtype: DType, habits: Engine, running: float, tensor_parallel: int) -> Term:
+    """What the concatenated query, key and value matrices add at the end of loading over the peak of running."""
+    names = (".q_proj.", ".k_proj.", ".v_proj.")
+    doubled = sum(t.numel for t in model.tensors if any(n in t.name for n in names)) * dtype.weight_bytes / tensor_parallel
+    return term(
+        "fused query-key-value copies",
+        max(0.0, doubled - running),
+        "concatenated matrices beside the originals when loading ends, over the peak of running",
+    )
+
+
+def _notes(model: ModelFacts, setup: InferenceSetup, dtype: DType) -> tuple[str, ...]:
+    notes = []
+    asked = setup.input_tokens + (0 if model.encoder is not None else setup.output_tokens)
+    if model.context_window and asked > model.context_window:
+        notes.append(
+            f"{asked:,} tokens exceed the context window of {model.context_window:,} that {model.name} was trained on"
+        )
+    if dtype.name == "int8":
+        notes.append(
+            "LLM.int8 is quoted as -75 % against fp32 and -50 % against fp16; that holds for the linear layers only: embeddings, "
+            "norms and the output projection stay in 16 bit, T5's wo in 32, and activations and cache do not shrink"
+        )
+    return tuple(notes)

@@ -7,10 +7,7 @@ from typing import Literal
 
 from sizing.errors import UserError
 
-Engine = Literal["transformers", "litgpt", "autoawq", "vllm"]
-"""Whose allocations are predicted; each engine's habits are named in `sizing/memory/engines.py`."""
 Attention = Literal["eager", "sdpa", "flash"]
-LoadingWay = Literal["plain", "mmap", "eager-pickle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +19,8 @@ class InferenceSetup:
     input_tokens: int = 512
     output_tokens: int = 128
     tensor_parallel: int = 1
-    engine: Engine = "transformers"
+    engine: str = "transformers"
+    """Whose allocations are predicted: a key of `sizing.memory.engines.ENGINES`."""
     attention: Attention = "sdpa"
     loading: str = "plain"
     kv_dtype: str = ""

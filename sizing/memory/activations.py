@@ -1,0 +1,318 @@
+"""Peak of live activations in a forward pass without gradients, followed operation by operation.
+
+Each function replays what one operation of transformers' eager PyTorch code allocates and frees, in order, on a `Tape`:
+norms that go through fp32, rotary temporaries, attention scores and their fp32 softmax, the gated MLP, the logits and their fp32 copy.
+Checked against the live bytes of real forward passes (`scripts/oracle_inference.py`) and published peaks (`make accuracy`).
+
+Notation in the code: n tokens of this pass (batch × length), e bytes per element of the compute dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sizing.memory.liveness import Tape
+from sizing.memory.setup import Attention
+from sizing.models.facts import Stack
+
+FP32 = 4.0
+# Temporaries of an activation function beside its input and output, in tensors of the input's size: `gelu_new` and its
+# relatives are written out in Python (transformers activations.NewGELUActivation), the others are one kernel.
+_WRITTEN_OUT = {"gelu_new", "gelu_fast", "quick_gelu", "gelu_python", "bloom_gelu"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass: `batch` sequences of `length` tokens that attend to `context` tokens each.
+
+    `masked`: a padding mask is there (sequences of unequal length), which rules out grouped-query kernels.
+    """
+
+    batch: int
+    length: int
+    context: int
+    element_bytes: float
+    attention: Attention
+    tensor_parallel: int = 1
+    masked: bool = False
+    softmax: Literal["same", "fp32", "fp32-copy"] = "same"
+    """Whether scores go through fp32: in the kernel (CUDA, fp16 input) or by a copy first (`at::softmax`, any other)."""
+    fp32_rows: bool = False
+    """The MLP's last matrix is kept in fp32: its input is cast."""
+    dequantized: float = 0.0
+    """Bytes of a matrix expanded from 4 bit while it is multiplied."""
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.length
+
+
+def norm(tape: Tape, stack: Stack, p: Pass, width: float | None = None) -> float:
+    """A normalization; returns the output's bytes. RMSNorm is written out and goes through fp32, LayerNorm is one kernel."""
+    elements = p.tokens * (width or stack.hidden_size)
+    if stack.norm == "layernorm":
+        return tape.new(elements * p.element_bytes)
+    upcast = tape.new(elements * FP32) if p.element_bytes < FP32 else 0.0
+    squares = tape.new(elements * FP32)
+    tape.free(squares)
+    scaled = tape.new(elements * FP32)
+    tape.free(upcast)
+    cast = tape.new(elements * p.element_bytes) if p.element_bytes < FP32 else 0.0
+    out = tape.new(elements * p.element_bytes)
+    tape.free(scaled, cast)
+    return out
+
+
+def rotate(tape: Tape, elements: float, e: float) -> float:
+    """`x·cos + rotate_half(x)·sin` (RoFormer, arXiv:2104.09864, as transformers writes it)."""
+    first = tape.new(elements * e)
+    half = tape.new(elements * e / 2)
+    turned = tape.new(elements * e)
+    tape.free(half)
+    second = tape.new(elements * e)
+    tape.free(turned)
+    out = tape.new(elements * e)
+    tape.free(first, second)
+    return out
+
+
+def scores(
+    tape: Tape, p: Pass, *, heads: float, kv_heads: float, head_dim: float, context: int, biased: bool, causal: bool
+) -> float:
+    """softmax(q·kᵀ)·v; returns the output's bytes. eager keeps b·heads·s·context scores, several times; kernels do not."""
+    e = p.element_bytes
+    query = p.tokens * heads * head_dim * e
+    keys = p.batch * context * heads * head_dim * e
+    grouped = heads > kv_heads
+    if p.attention == "flash":
+        return tape.new(query)
+    if p.attention == "sdpa":
+        # A position bias becomes a full additive mask; grouped heads are repeated where a mask rules out `enable_gqa`.
+        repeated = 2 * keys if grouped and p.length > 1 and (p.masked or biased) else 0.0
+        mask = p.batch * heads * p.length * context * e if biased else 0.0
+        held = [tape.new(repeated / 2), tape.new(repeated / 2), tape.new(mask), tape.new(mask if p.masked else 0.0)]
+        out = tape.new(query)
+        tape.free(*held)
+        return out
+    elements = p.batch * heads * p.length * context
+    repeated_keys = tape.new(keys) if grouped else 0.0
+    repeated_values = tape.new(keys) if grouped else 0.0
+    contiguous_query = tape.new(query)
+    contiguous_keys = tape.new(keys)
+    raw = tape.new(elements * e)
+    tape.free(contiguous_query, contiguous_keys)
+    scaled = tape.new(elements * e)
+    tape.free(raw)
+    if causal or p.masked or biased:
+        masked = tape.new(elements * e)
+        tape.free(scaled)
+        scaled = masked
+    if p.softmax == "same" or e >= FP32:
+        weights = tape.new(elements * e)
+        tape.free(scaled)
+    else:
+        copied = tape.new(elements * FP32) if p.softmax == "fp32-copy" else 0.0
+        soft = tape.new(elements * FP32)
+        tape.free(copied)
+        weights = tape.new(elements * e)
+        tape.free(soft, scaled)
+    contiguous_values = tape.new(keys)
+    out = tape.new(query)
+    tape.free(contiguous_values)
+    transposed = tape.new(query)
+    tape.free(out, weights, repeated_keys, repeated_values)
+    return transposed
+
+
+def self_attention(tape: Tape, stack: Stack, p: Pass, *, kv_heads: int, head_dim: int, causal: bool) -> float:
+    """Projections, positions, scores, output projection; the cache itself is counted apart. Returns [n, h] bytes."""
+    e, n = p.element_bytes, p.tokens
+    heads = stack.heads / p.tensor_parallel
+    kv = max(1.0, kv_heads / p.tensor_parallel)
+    query = tape.new(n * heads * head_dim * e)
+    key = tape.new(n * kv * head_dim * e)
+    value = tape.new(n * kv * head_dim * e)
+    if stack.qk_norm and stack.norm == "rmsnorm":
+        for width, held in ((heads * head_dim, query), (kv * head_dim, key)):
+            fresh = norm(tape, stack, p, width)
+            tape.free(held)
+            if held is query:
+                query = fresh
+            else:
+                key = fresh
+    if stack.position == "rotary":
+        turned_query = rotate(tape, n * heads * head_dim, e)
+        turned_key = rotate(tape, n * kv * head_dim, e)
+        tape.free(query, key)
+        query, key = turned_query, turned_key
+    if causal:
+        # The cache keeps its own copy of the keys and values by concatenation; these are let go.
+        tape.free(key, value)
+        key = value = 0.0
+    biased = stack.position in ("relative", "alibi")
+    out = scores(
+        tape,
+        p,
+        heads=heads,
+        kv_heads=kv,
+        head_dim=head_dim,
+        context=p.context,
+        biased=biased,
+        causal=causal and p.length > 1,
+    )
+    projected = tape.new(n * stack.hidden_size * e)
+    tape.free(out, query, key, value)
+    return projected
+
+
+def cross_attention(tape: Tape, stack: Stack, p: Pass, encoder_tokens: int) -> float:
+    """Attention over the encoder's output; its keys and values stand in the cache."""
+    e, n = p.element_bytes, p.tokens
+    heads = stack.heads / p.tensor_parallel
+    query = tape.new(n * heads * stack.head_dim * e)
+    out = scores(
+        tape,
+        p,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=stack.head_dim,
+        context=encoder_tokens,
+        biased=stack.position == "relative",
+        causal=False,
+    )
+    projected = tape.new(n * stack.hidden_size * e)
+    tape.free(out, query)
+    return projected
+
+
+def activate(tape: Tape, held: float, size: float, name: str) -> float:
+    """An activation function over `size` bytes; `held` is its input, let go after."""
+    if name in _WRITTEN_OUT:
+        first = tape.new(size)
+        second = tape.new(size)
+        third = tape.new(size)
+        tape.free(second, third)
+        out = tape.new(size)
+        tape.free(first)
+    else:
+        out = tape.new(size)
+    tape.free(held)
+    return out
+
+
+def mlp(tape: Tape, stack: Stack, p: Pass) -> float:
+    """The feed-forward layer. Returns [n, h] bytes."""
+    e, n = p.element_bytes, p.tokens
+    if stack.experts:
+        return experts(tape, stack, p)
+    inner = n * stack.intermediate_size / p.tensor_parallel * e
+    expanded = tape.new(p.dequantized)
+    if stack.gated:
+        gate = tape.new(inner)
+        active = activate(tape, gate, inner, stack.activation)
+        up = tape.new(inner)
+        product = tape.new(inner)
+        tape.free(active, up)
+    else:
+        up = tape.new(inner)
+        product = activate(tape, up, inner, stack.activation)
+    if p.fp32_rows and e < FP32:
+        cast = tape.new(inner / e * FP32)
+        tape.free(product)
+        product = cast
+    out = tape.new(n * stack.hidden_size * (FP32 if p.fp32_rows else e))
+    tape.free(product, expanded)
+    return out
+
+
+def experts(tape: Tape, stack: Stack, p: Pass) -> float:
+    """A mixture of experts: every token passes `experts_per_token` of them; their rows are gathered and summed back."""
+    e = p.element_bytes
+    rows = p.tokens * stack.experts_per_token
+    width = stack.intermediate_size / max(1, stack.experts_per_token) / p.tensor_parallel
+    routed = tape.new(p.tokens * stack.experts * FP32)
+    gathered = tape.new(rows * stack.hidden_size * e)
+    both = tape.new(rows * 2 * width * e)
+    active = tape.new(rows * width * e)
+    product = tape.new(rows * width * e)
+    tape.free(both, active)
+    down = tape.new(rows * stack.hidden_size * e)
+    tape.free(product, gathered)
+    out = tape.new(p.tokens * stack.hidden_size * e)
+    tape.free(down, routed)
+    return out
+
+
+def layer(
+    tape: Tape, stack: Stack, p: Pass, hidden: float, *, kv_heads: int, head_dim: int, causal: bool, encoder_tokens: int = 0
+) -> float:
+    """One layer: `hidden` [n, h] goes in and is let go at the end (the caller holds it); the new one comes out."""
+    n, e = p.tokens, p.element_bytes
+    size = n * stack.hidden_size * e
+    normed = norm(tape, stack, p)
+    attended = self_attention(tape, stack, p, kv_heads=kv_heads, head_dim=head_dim, causal=causal)
+    if stack.parallel_residual:
+        fed = mlp(tape, stack, p)
+        total = tape.new(size)
+        tape.free(normed, attended, fed, hidden)
+        return total
+    tape.free(normed)
+    residual = tape.new(size)
+    tape.free(attended)
+    if stack.cross_attention:
+        normed = norm(tape, stack, p)
+        attended = cross_attention(tape, stack, p, encoder_tokens)
+        tape.free(normed)
+        summed = tape.new(size)
+        tape.free(attended, residual)
+        residual = summed
+    normed = norm(tape, stack, p)
+    fed = mlp(tape, stack, p)
+    tape.free(normed)
+    summed = tape.new(size)
+    tape.free(fed, residual, hidden)
+    return summed
+
+
+def stack_peak(stack: Stack, p: Pass, *, causal: bool, encoder_tokens: int = 0) -> float:
+    """Peak bytes of one layer's pass and the final norm, with what stands beside it (masks, position bias)."""
+    e = p.element_bytes
+    peak = 0.0
+    for kind in stack.attention:
+        tape = Tape()
+        if stack.position == "relative":
+            heads = stack.heads / p.tensor_parallel
+            tape.new(heads * p.length * p.context * e)
+        if causal and p.length > 1 and p.attention == "eager":
+            tape.new(p.batch * p.length * p.context * e)
+        elif p.masked or stack.position == "alibi":
+            tape.new(p.batch * p.length * p.context)
+        # The token embeddings stay with the caller while the layers run.
+        tape.new(p.tokens * stack.hidden_size * e)
+        hidden = tape.new(p.tokens * stack.hidden_size * e)
+        # Two layers in a row: the second starts from what the first leaves.
+        for _ in range(2):
+            hidden = layer(
+                tape,
+                stack,
+                p,
+                hidden,
+                kv_heads=max(1, kind.kv_heads),
+                head_dim=kind.key_dim if kind.key_dim and kind.value_dim else stack.head_dim,
+                causal=causal,
+                encoder_tokens=encoder_tokens,
+            )
+        norm(tape, stack, p)
+        peak = max(peak, tape.peak)
+    return peak
+
+
+def logits_peak(hidden_size: int, vocab_size: float, rows: int, e: float, *, hidden_rows: int) -> float:
+    """Logits of `rows` tokens and their fp32 copy, beside the last hidden states of `hidden_rows` tokens."""
+    tape = Tape()
+    tape.new(hidden_rows * hidden_size * e)
+    tape.new(rows * vocab_size * e)
+    # `.float()` in the model (old) or `.to(copy=True, dtype=float32)` in generate() (current).
+    tape.new(rows * vocab_size * FP32)
+    return tape.peak

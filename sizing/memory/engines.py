@@ -1,0 +1,116 @@
+"""The habits of serving engines that change how much memory the same model takes.
+
+Each habit is read from the engine's source or shown by measurements; `berth memory` predicts `transformers` (what Berth's own
+handler runs) unless told otherwise. The others exist so that published measurements are compared with what made them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sizing.errors import unknown
+
+CacheStyle = Literal["grow", "grow-copy", "static"]
+"""How the KV cache gets longer.
+
+- grow: one layer at a time by concatenation (`DynamicLayer.update`): a layer's keys stand twice for a moment.
+- grow-copy: a whole new cache a step, the old one kept until the step ends (tuples before transformers 4.42): twice.
+- static: allocated once for the whole length.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What an engine does with memory. `source` says where that was read."""
+
+    name: str
+    label: str
+    cache: CacheStyle
+    all_logits: bool
+    """Logits of every prompt token in fp32 (transformers before 4.45), not of the last one."""
+    rotary_tables: bool
+    """Cosine and sine tables of the whole context window in every layer (transformers before 4.45)."""
+    quantizes_head: bool
+    """The output projection is quantized too (Lightning replaces every `nn.Linear`)."""
+    dequantize_copies: int
+    """Copies of the largest 4-bit matrix in the compute dtype while it is multiplied."""
+    expands_kv: bool
+    """Grouped key-value heads are cached once per query head."""
+    fuses_qkv: bool
+    """Query, key and value matrices are concatenated after loading: they stand twice at the end of loading."""
+    source: str
+
+
+ENGINES: dict[str, Engine] = {
+    e.name: e
+    for e in (
+        Engine(
+            "transformers",
+            "transformers >= 4.45, generate()",
+            cache="grow",
+            all_logits=False,
+            rotary_tables=False,
+            quantizes_head=False,
+            dequantize_copies=1,
+            expands_kv=False,
+            fuses_qkv=False,
+            source="transformers 5.23.0: cache_utils.DynamicLayer, generation `logits_to_keep`, bitsandbytes integration",
+        ),
+        Engine(
+            "transformers-4.3x",
+            "transformers 4.31-4.44, generate()",
+            cache="grow-copy",
+            all_logits=True,
+            rotary_tables=True,
+            quantizes_head=False,
+            dequantize_copies=1,
+            expands_kv=False,
+            fuses_qkv=False,
+            source="transformers 4.38: modeling_llama (tuple cache, `logits.float()`, `_set_cos_sin_cache` per layer)",
+        ),
+        Engine(
+            "litgpt",
+            "LitGPT generate",
+            cache="static",
+            all_logits=True,
+            rotary_tables=False,
+            quantizes_head=True,
+            dequantize_copies=2,
+            expands_kv=True,
+            fuses_qkv=False,
+            source="Lightning-AI/litgpt@2685705 litgpt/model.py, lightning bitsandbytes plugin",
+        ),
+        Engine(
+            "autoawq",
+            "AutoAWQ, fused layers",
+            cache="static",
+            all_logits=True,
+            rotary_tables=False,
+            quantizes_head=False,
+            dequantize_copies=1,
+            expands_kv=False,
+            fuses_qkv=True,
+            source="casper-hansen/AutoAWQ@88e4c76 awq/models (fuse_transformer), examples/benchmark.py",
+        ),
+        Engine(
+            "vllm",
+            "vLLM, paged cache",
+            cache="static",
+            all_logits=False,
+            rotary_tables=False,
+            quantizes_head=False,
+            dequantize_copies=1,
+            expands_kv=False,
+            fuses_qkv=False,
+            source="vllm-project/vllm worker profile_run: weights + peak of a dummy maximal batch + non-torch",
+        ),
+    )
+}
+
+
+def engine(name: str) -> Engine:
+    """The engine called `name`; raises `UserError` for an unknown one."""
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return ENGINES[name]
