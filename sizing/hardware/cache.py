@@ -10,10 +10,10 @@ Layout under the cache folder (`BERTH_CACHE_DIR`, or the platform's own for `ber
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,9 @@ def catalog_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """The folder that holds refreshed catalogues; it need not exist."""
     if given := environ.get(ENVIRONMENT_VARIABLE):
         return Path(given) / "catalog"
+    if sys.platform.startswith("linux"):  # platformdirs' own rule there; importing it takes longer than the catalogue
+        base = environ.get("XDG_CACHE_HOME", "").strip()
+        return (Path(base) if base else Path.home() / ".cache") / "berth" / "catalog"
     from platformdirs import user_cache_path
 
     return user_cache_path("berth", appauthor=False) / "catalog"
@@ -71,6 +74,8 @@ def damaged(folder: Path, problem: str) -> UserError:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
+    import hashlib
+
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -14,6 +14,8 @@ from sizing.hardware.types import PAYS, CapacityBlock, Gpu, InstanceType, Offer,
 from sizing.units import GB, GIB, MIB
 
 DATA = Path(__file__).parent / "data"
+"""The data that Berth ships."""
+_REINSTALL = "; reinstalling Berth restores it"
 
 _PAID_BY: dict[Pay, tuple[str, ...]] = {
     "on-demand": ("on_demand_usd_h",),
@@ -144,7 +146,7 @@ def load_hardware(data_dir: Path | None = None) -> Hardware:
     stamp = tuple(_stamp(folder) for folder in folders)
     known = _loaded.get(folders)
     if known is None or known[0] != stamp:
-        hardware = _load(folders[0], folders[1] if len(folders) > 1 else None)
+        hardware = build_hardware(folders[0], folders[1] if len(folders) > 1 else None)
         known = _loaded[folders] = (stamp, hardware)
     return known[1]
 
@@ -157,15 +159,25 @@ def _stamp(folder: Path) -> int:
         raise UserError(f"the catalogue folder {folder} cannot be read: {error.strerror}") from None
 
 
-def _load(folder: Path, overlay: Path | None) -> Hardware:
-    hint = "; reinstalling Berth restores it" if folder == DATA else ""
+def read_tables(folder: Path = DATA, overlay: Path | None = None) -> tuple[dict[str, list[Row]], cache.Manifest | None]:
+    """The rows of instances.csv, offerings.csv and prices.csv, and the manifest of what a refresh laid over them."""
+    hint = _REINSTALL if folder == DATA else ""
     rows = {name: read_rows(folder / name, hint) for name in cache.TABLES}
-    origin = Origin("embedded" if folder == DATA else "folder", folder)
-    if overlay is not None:
-        manifest = cache.read_manifest(overlay)
-        fresh = {name: read_rows(overlay / name, cache.RESET_HINT) for name in cache.TABLES}
-        rows = {name: _over(rows[name], fresh[name], manifest.regions) for name in cache.TABLES}
+    if overlay is None:
+        return rows, None
+    manifest = cache.read_manifest(overlay)
+    fresh = {name: read_rows(overlay / name, cache.RESET_HINT) for name in cache.TABLES}
+    return {name: _over(rows[name], fresh[name], manifest.regions) for name in cache.TABLES}, manifest
+
+
+def build_hardware(folder: Path = DATA, overlay: Path | None = None) -> Hardware:
+    """`load_hardware` for the folders given, read anew."""
+    rows, manifest = read_tables(folder, overlay)
+    hint = _REINSTALL if folder == DATA else ""
+    if manifest is not None and overlay is not None:
         origin = Origin("refreshed", overlay, manifest.refreshed_at, manifest.regions)
+    else:
+        origin = Origin("embedded" if folder == DATA else "folder", folder)
 
     accelerators = [_accelerator(row) for row in read_rows(_own_or_shipped(folder, "accelerators.csv"), hint)]
     instances = keyed(
