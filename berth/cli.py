@@ -62,16 +62,19 @@ def berth(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 done, 2 the person's mistake (one line on stderr), 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 the reader of the output went away, 2 the person's mistake (one line on stderr),
+    130 interrupted.
+    """
     command: Any = typer.main.get_command(app)
     try:
         code = command(args=arguments, prog_name="berth", standalone_mode=False)
     except UserError as error:
-        typer.echo(f"berth: {error}", err=True)
+        typer.echo(f"berth: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("berth: interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except _UsageError as error:
         if "NoArgs" in type(error).__name__:
             error.show()
@@ -80,7 +83,6 @@ def main(arguments: list[str] | None = None) -> None:
             message = " ".join(error.format_message().split()).rstrip(".")
             typer.echo(f"{where}: {message}; see {where} --help", err=True)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code, silently
+        typer.echo("berth: interrupted", err=True)
     sys.exit(code if isinstance(code, int) else 0)

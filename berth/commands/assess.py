@@ -46,14 +46,14 @@ def assess(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Is a large language model needed for this job at all? A verdict, its reasons, and the next command to run."""
+    """Say whether a large language model is needed at all, why, and what to run next."""
     from sizing.errors import UserError
-    from sizing.need.read import parse_answers, read_answers_file
+    from sizing.need.read import read_answers_file, read_answers_stream
     from sizing.need.verdict import assess as judge
 
     given: dict[str, Any] = {}
     if answers is not None:
-        given = parse_answers(sys.stdin.read(), "-") if str(answers) == "-" else read_answers_file(answers)
+        given = read_answers_stream(sys.stdin) if str(answers) == "-" else read_answers_file(answers)
     flags = {
         "task": task,
         "rule": rule,
