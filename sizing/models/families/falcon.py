@@ -1,4 +1,4 @@
-"""Falcon: 7B with one key-value head and one norm a layer, 40B and 180B with grouped heads and two (arXiv:2311.16867)."""
+"""Falcon: 7B with one key-value head and one norm a layer, 40B and 180B with grouped heads and two norms."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""DeepSeek V2 and V3: latent attention, routed and shared experts (arXiv:2405.04434, arXiv:2412.19437)."""
+
+from __future__ import annotations
+
+from sizing.errors import UserError
+from sizing.models.facts import AttentionLayers, Stack
+from sizing.models.families.layout import (
+    Config,
+    Layout,
+    Tensors,
+    flag,
+    layer_count,
+    output_head,
+    positive_int,
+    probability,
+    text,
+)
+
+
+def layout(config: Config) -> Layout:
+    """`deepseek_v2`, `deepseek_v3`.
+
+    The cache holds one latent and one rotary key a token, whatever the number of heads (as vLLM and SGLang keep it;
+    transformers caches the expanded keys and values, `heads` times wider).
+    """
+    hidden, layers = positive_int(config, "hidden_size"), layer_count(config, "num_hidden_layers")
+    heads, vocab = positive_int(config, "num_attention_heads"), positive_int(config, "vocab_size")
+    ff, width = positive_int(config, "intermediate_size"), positive_int(config, "moe_intermediate_size")
+    latent = positive_int(config, "kv_lora_rank")
+    rope, plain = positive_int(config, "qk_rope_head_dim"), positive_int(config, "qk_nope_head_dim")
+    value = positive_int(config, "v_head_dim")
+    experts = positive_int(config, "n_routed_experts")
+    chosen = positive_int(config, "num_experts_per_tok")
+    shared = positive_int(config, "n_shared_experts", default=0, least=0) * width
+    dense = min(layers, positive_int(config, "first_k_dense_replace", default=0, least=0))
+    sparse = layers - dense
+    if chosen > experts:
+        raise UserError(f"config.json: {chosen} experts a token, of {experts}")
+    bias = flag(config, "attention_bias")
+    tied = flag(config, "tie_word_embeddings")
+    attention, mlp = "model.layers.self_attn", "model.layers.mlp"
+
+    t = Tensors()
+    t.add("model.embed_tokens.weight", (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)
+    if config.get("q_lora_rank") is None:
+        t.linear(f"{attention}.q_proj", heads * (plain + rope), hidden, layers, shard="column")
+    else:
+        rank = positive_int(config, "q_lora_rank")
+        t.linear(f"{attention}.q_a_proj", rank, hidden, layers, bias=bias)
+        t.norm(f"{attention}.q_a_layernorm", rank, layers)
+        t.linear(f"{attention}.q_b_proj", heads * (plain + rope), rank, layers, shard="column")
+    t.linear(f"{attention}.kv_a_proj_with_mqa", latent + rope, hidden, layers, bias=bias)
+    t.norm(f"{attention}.kv_a_layernorm", latent, layers)
+    t.linear(f"{attention}.kv_b_proj", heads * (plain + value), latent, layers, shard="column")
+    t.linear(f"{attention}.o_proj", hidden, heads * value, layers, bias=bias, shard="row")
+    t.linear(f"{mlp}.gate_proj", ff, hidden, dense, shard="column")
+    t.linear(f"{mlp}.up_proj", ff, hidden, dense, shard="column")
+    t.linear(f"{mlp}.down_proj", hidden, ff, dense, shard="row")
+    t.add(f"{mlp}.gate.weight", (experts, hidden), sparse, kind="other")
+    t.linear(f"{mlp}.experts.gate_proj", width, hidden, sparse * experts, shard="column", expert=True)
+    t.linear(f"{mlp}.experts.up_proj", width, hidden, sparse * experts, shard="column", expert=True)
+    t.linear(f"{mlp}.experts.down_proj", hidden, width, sparse * experts, shard="row", expert=True)
+    if shared:
+        t.linear(f"{mlp}.shared_experts.gate_proj", shared, hidden, sparse, shard="column")
+        t.linear(f"{mlp}.shared_experts.up_proj", shared, hidden, sparse, shard="column")
+        t.linear(f"{mlp}.shared_experts.down_proj", hidden, shared, sparse, shard="row")
+    t.norm("model.layers.input_layernorm", hidden, layers)
+    t.norm("model.layers.post_attention_layernorm", hidden, layers)
+    t.norm("model.norm", hidden, layered=False)
+    output_head(t, config, vocab, hidden, embedding="model.embed_tokens.weight", tied=tied)
+    return Layout(
+        architecture="decoder-only",
+        tensors=t.done(),
+        vocab_size=vocab,
+        context_window=positive_int(config, "max_position_embeddings", default=4096),
+        tied_embeddings=tied,
+        decoder=Stack(
+            layers=layers,
+            hidden_size=hidden,
+            heads=heads,
+            kv_heads=1,
+            head_dim=plain + rope,
+            intermediate_size=max(chosen * width + shared, ff if dense else 0),
+            gated=True,
+            attention=(AttentionLayers(layers, 1, latent + rope, 0),),
+            experts=experts if sparse else 0,
+            experts_per_token=chosen if sparse else 0,
+            norm="rmsnorm",
+            position="rotary",
+            activation=text(config, "hidden_act", "silu"),
+            attention_dropout=probability(config, "attention_dropout"),
+        ),
+        notes=("the cache holds latents (multi-head latent attention); transformers itself keeps them expanded",),
+    )
