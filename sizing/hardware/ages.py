@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -31,16 +31,23 @@ class Age:
         return self.days is not None and self.days > STALE_DAYS
 
 
-def ages(hardware: Hardware, today: date, region: str | None = None) -> list[Age]:
-    """The age of every group of data, over all regions or one. Groups without rows are there with 0 rows."""
-    prices = [price for price in hardware.prices.values() if region in (None, price.region)]
-    offerings = [o for o in hardware.offerings.values() if region in (None, o.region) and o.az_count is not None]
+def ages(hardware: Hardware, today: date, region: str | None = None, types: Collection[str] | None = None) -> list[Age]:
+    """The age of every group of data, over all regions and types or some. Groups without rows are there with 0 rows."""
+
+    def within(name: str, where: str | None = None) -> bool:
+        return (types is None or name in types) and (region is None or where is None or where == region)
+
+    instances = [i for i in hardware.instances.values() if within(i.name)]
+    gpus = {i.gpu.name for i in instances if i.gpu}
+    prices = [price for price in hardware.prices.values() if within(price.instance_type, price.region)]
+    offerings = [o for o in hardware.offerings.values() if within(o.instance_type, o.region) and o.az_count is not None]
+    blocks = [b for b in hardware.capacity_blocks if within(b.instance_type, b.region)]
     groups: list[tuple[str, Iterable[str]]] = [
-        ("instance_types", (i.as_of for i in hardware.instances.values())),
-        ("accelerators", (gpu.as_of for gpu in hardware.accelerators)),
+        ("instance_types", (i.as_of for i in instances)),
+        ("accelerators", (gpu.as_of for gpu in hardware.accelerators if gpu.name in gpus)),
         ("offerings", (o.as_of for o in offerings)),
         *((group, [price.as_of[group] for price in prices if group in price.as_of]) for group in GROUPS),
-        ("capacity_blocks", (b.as_of for b in hardware.capacity_blocks if region in (None, b.region))),
+        ("capacity_blocks", (b.as_of for b in blocks)),
     ]
     return [_age(group, list(dates), today) for group, dates in groups]
 

@@ -73,7 +73,7 @@ class Hardware:
         """The region's name, normalised; `UserError` with the nearest names where nothing is known of it."""
         found = name.strip().lower()
         if found not in self.regions:
-            raise unknown("region", name, self.regions, f"`berth catalog refresh --region {name}` adds a region")
+            raise unknown("region", name, self.regions, "`berth catalog refresh --region NAME` adds one of AWS's")
         return found
 
     def offered(self, instance_type: str, region: str) -> bool | None:
