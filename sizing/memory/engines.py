@@ -37,6 +37,10 @@ class Engine:
     """Copies of the largest 4-bit matrix in the compute dtype while it is multiplied."""
     expands_kv: bool
     """Grouped key-value heads are cached once per query head."""
+    splits_vocabulary: bool
+    """Tensor parallelism splits the embeddings and the output projection as well."""
+    unties_head: bool
+    """A tied output projection is loaded as a matrix of its own."""
     fuses_qkv: bool
     """Query, key and value matrices are concatenated after loading: they stand twice at the end of loading."""
     source: str
@@ -54,6 +58,8 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            splits_vocabulary=True,
+            unties_head=False,
             fuses_qkv=False,
             source="transformers 5.23.0: cache_utils.DynamicLayer, generation `logits_to_keep`, bitsandbytes integration",
         ),
@@ -66,6 +72,8 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            splits_vocabulary=True,
+            unties_head=False,
             fuses_qkv=False,
             source="transformers 4.38: modeling_llama (tuple cache, `logits.float()`, `_set_cos_sin_cache` per layer)",
         ),
@@ -78,6 +86,8 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=True,
             dequantize_copies=2,
             expands_kv=True,
+            splits_vocabulary=False,
+            unties_head=True,
             fuses_qkv=False,
             source="Lightning-AI/litgpt@2685705 litgpt/model.py, lightning bitsandbytes plugin",
         ),
@@ -90,6 +100,8 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            splits_vocabulary=True,
+            unties_head=True,
             fuses_qkv=True,
             source="casper-hansen/AutoAWQ@88e4c76 awq/models (fuse_transformer), examples/benchmark.py",
         ),
@@ -102,6 +114,8 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            splits_vocabulary=True,
+            unties_head=False,
             fuses_qkv=False,
             source="vllm-project/vllm worker profile_run: weights + peak of a dummy maximal batch + non-torch",
         ),

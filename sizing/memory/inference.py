@@ -12,7 +12,7 @@ from sizing.errors import UserError
 from sizing.memory.activations import Pass, logits_peak, stack_peak
 from sizing.memory.engines import Engine, engine
 from sizing.memory.kv_cache import CacheSize, cache_size
-from sizing.memory.runtime import context_terms, slack_term, weight_rounding
+from sizing.memory.runtime import context_terms, slack_term, weight_rounding, workspace_term
 from sizing.memory.setup import InferenceSetup
 from sizing.memory.terms import Breakdown, MemoryEstimate, RuleOfThumb, Term, term
 from sizing.memory.weights import largest_quantized_matrix, weight_terms
@@ -23,6 +23,10 @@ _SOFTMAX_FP32 = {
     "llama", "mistral", "mixtral", "qwen", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "granite", "phi",
     "phi3", "gpt_neox", "gptj", "opt", "bloom", "falcon", "mpt", "gpt_bigcode", "deepseek_v3",
 }  # fmt: skip
+# Before transformers 4.45 every attention layer of these had cosine and sine tables of its own.
+_TABLES_PER_LAYER = {"llama", "mistral", "mixtral", "qwen2", "phi", "gemma", "falcon", "gpt_neox"}
+EXLLAMA_ROWS = 2048
+"""Rows of exllama's state buffer (`max_input_length`, AutoGPTQ's default)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstima
             f"vocabulary of {model.vocab_size:,} in {dtype.compute_bytes:g} bytes and in fp32, beside the last hidden states",
         )
     )
+    terms.append(workspace_term())
+    if dtype.name.startswith("gptq"):
+        terms.append(_exllama_buffers(model, dtype, habits, setup.tensor_parallel))
     tables = _rotary_tables(model, dtype, habits)
     if tables:
         terms.append(term("rotary tables", tables, "cosine and sine of the context window in every layer"))
@@ -147,7 +154,9 @@ def _rule_bytes(dtype: DType) -> float:
 def _softmax(model: ModelFacts, dtype: DType) -> Literal["same", "fp32", "fp32-copy"]:
     if model.model_type not in _SOFTMAX_FP32:
         return "same"
-    return "fp32" if dtype.name == "fp16" else "fp32-copy"
+    # at::softmax converts inside the kernel for CUDA tensors in fp16 only; GPTQ, AWQ and LLM.int8 compute in fp16.
+    half = dtype.name == "fp16" or dtype.name.startswith(("gptq", "awq")) or dtype.name == "int8"
+    return "fp32" if half else "fp32-copy"
 
 
 def _pass(
@@ -249,9 +258,20 @@ def _cache_terms(cache: CacheSize, peak: Phase) -> list[Term]:
 
 def _rotary_tables(model: ModelFacts, dtype: DType, habits: Engine) -> float:
     stack = model.decoder
-    if not habits.rotary_tables or stack is None or stack.position != "rotary" or not model.context_window:
+    if not habits.rotary_tables or model.model_type not in _TABLES_PER_LAYER or stack is None or not model.context_window:
         return 0.0
     return stack.layers * 2 * model.context_window * stack.head_dim * dtype.compute_bytes
+
+
+def _exllama_buffers(model: ModelFacts, dtype: DType, habits: Engine, tensor_parallel: int) -> Term:
+    """exllama's buffers for GPTQ: one matrix dequantized in fp16, and the widest layer's input for 2,048 rows."""
+    matrix = largest_quantized_matrix(model, dtype, habits, tensor_parallel)
+    widest = max((s.intermediate_size for s in model.stacks), default=0) / tensor_parallel
+    return term(
+        "GPTQ kernel buffers",
+        2 * matrix + 2 * EXLLAMA_ROWS * widest,
+        f"largest matrix × 2 bytes + {EXLLAMA_ROWS:,} rows × {widest:,.0f} × 2 bytes (exllama, AutoGPTQ)",
+    )
 
 
 def _load_peak(model: ModelFacts, dtype: DType, habits: Engine, running: float, tensor_parallel: int) -> Term:

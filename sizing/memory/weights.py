@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sizing.dtypes import DType
 from sizing.memory.engines import Engine
 from sizing.memory.terms import Term, term
@@ -27,12 +29,21 @@ def kept_bytes(tensor: Tensor, dtype: DType) -> float:
     return dtype.kept_bytes
 
 
-def shard_of(tensor: Tensor, tensor_parallel: int, kv_heads: int) -> float:
+def loaded_tensors(model: ModelFacts, engine: Engine) -> tuple[Tensor, ...]:
+    """The tensors as `engine` loads them: a tied output projection stands apart where the engine unties it."""
+    if not engine.unties_head:
+        return model.tensors
+    return tuple(replace(t, tied_to="") if t.tied_to and t.part == "head" else t for t in model.tensors)
+
+
+def shard_of(tensor: Tensor, tensor_parallel: int, kv_heads: int, engine: Engine) -> float:
     """The share of `tensor` that one of `tensor_parallel` devices holds (Megatron-LM, arXiv:1909.08053).
 
     Keys and values cannot be split finer than their heads: each device holds at least one.
     """
     if tensor.shard == "none" or tensor_parallel == 1:
+        return 1.0
+    if tensor.shard == "vocab" and not engine.splits_vocabulary:
         return 1.0
     if tensor.shard == "column" and any(part in tensor.name for part in (".k_proj.", ".v_proj.", ".key.", ".value.")):
         return 1.0 / min(tensor_parallel, max(1, kv_heads))
@@ -52,8 +63,8 @@ def weight_terms(model: ModelFacts, dtype: DType, engine: Engine, tensor_paralle
     plain: dict[float, float] = {}
     plain_elements: dict[float, float] = {}
     quantized = quantized_elements = scales = 0.0
-    for tensor in model.tensors:
-        share = shard_of(tensor, tensor_parallel, kv_heads)
+    for tensor in loaded_tensors(model, engine):
+        share = shard_of(tensor, tensor_parallel, kv_heads, engine)
         elements = tensor.numel * share
         if is_quantized(tensor, dtype, engine):
             integer_bytes = _packed_bytes(dtype)
@@ -90,8 +101,8 @@ def largest_quantized_matrix(model: ModelFacts, dtype: DType, engine: Engine, te
     """Elements of the largest quantized matrix on a device; 0 where nothing is quantized."""
     kv_heads = model.main.kv_heads
     sizes = [
-        t.shape[0] * t.shape[1] * shard_of(t, tensor_parallel, kv_heads)
-        for t in model.tensors
+        t.shape[0] * t.shape[1] * shard_of(t, tensor_parallel, kv_heads, engine)
+        for t in loaded_tensors(model, engine)
         if len(t.shape) == 2 and not t.tied_to and is_quantized(t, dtype, engine)
     ]
     return max(sizes, default=0.0)
