@@ -124,7 +124,13 @@ def check_groups(heads: int, kv_heads: int) -> None:
 
 
 def class_name(config: Config) -> str:
-    """The transformers class that the checkpoint was saved from (`architectures`), empty where it is not said."""
+    """The transformers class whose tensors the checkpoint holds, empty where it is not said.
+
+    `architectures` says it; the catalogue's own key `checkpoint_class` goes before it where a checkpoint holds more
+    heads than the class it names.
+    """
+    if config.get("checkpoint_class") is not None:
+        return text(config, "checkpoint_class", "")
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
         return names[0]
