@@ -24,50 +24,38 @@ class Task:
     """Something people do with text. `smaller` names the families of millions of parameters that do it, "" for none."""
 
     name: str
-    label: str
     smaller: str = ""
     generates: bool = True
     """The answer is text, written token by token."""
     catalogue: str = ""
     """What `berth models --task` calls it; empty: the catalogue holds no models for it."""
+    asked: str = ""
+    """What `berth models --task` calls it when a model that generates is to do it, where that differs."""
+
+    @property
+    def generative(self) -> str:
+        return self.asked or self.catalogue
 
 
 _ENCODERS = "BERT, RoBERTa, DeBERTa or DistilBERT"
 TASKS: dict[str, Task] = {
     t.name: t
     for t in (
-        Task(
-            "summarization",
-            "make a text shorter",
-            "BART, Pegasus or the small FLAN-T5 models",
-            catalogue="summarization",
-        ),
-        Task(
-            "translation",
-            "say it in another language",
-            "T5, mT0 or other encoder-decoder models",
-            catalogue="translation",
-        ),
+        Task("summarization", "BART, Pegasus or the small FLAN-T5 models", catalogue="summarization"),
+        Task("translation", "T5, mT0 or other encoder-decoder models", catalogue="translation"),
         Task(
             "qa",
-            "answer questions about a text",
-            f"{_ENCODERS} (they mark the answer in a passage), or FLAN-T5",
+            "the small FLAN-T5 models, or an encoder such as BERT that marks the answer in a passage,",
             catalogue="qa",
         ),
-        Task("sentiment", "tell a good word from a bad one", _ENCODERS, generates=False, catalogue="sentiment"),
-        Task(
-            "classification",
-            "put texts into classes of your own",
-            _ENCODERS,
-            generates=False,
-            catalogue="classification",
-        ),
-        Task("extraction", "find names, amounts, dates, fields", _ENCODERS, generates=False, catalogue="extraction"),
-        Task("chat", "hold a conversation", catalogue="chat"),
-        Task("code", "write or explain programs", catalogue="code"),
-        Task("writing", "write texts from instructions", catalogue="chat"),
-        Task("transcription", "turn speech into text"),
-        Task("none", "not a task on text (numbers, images, tables …)", generates=False),
+        Task("sentiment", _ENCODERS, generates=False, catalogue="sentiment", asked="qa"),
+        Task("classification", _ENCODERS, generates=False, catalogue="classification", asked="qa"),
+        Task("extraction", _ENCODERS, generates=False, catalogue="classification", asked="qa"),
+        Task("chat", catalogue="chat"),
+        Task("code", catalogue="code"),
+        Task("writing", catalogue="chat"),
+        Task("transcription"),
+        Task("none", generates=False),
     )
 }
 
@@ -173,7 +161,7 @@ QUESTIONS: tuple[Question, ...] = (
         "task",
         "--task",
         "What should be done with the text?",
-        f"What should be done: {', '.join(TASKS)}.",
+        f"What should be done: {', '.join(TASKS)} (nothing with text).",
         choices=tuple(TASKS),
     ),
     Question(

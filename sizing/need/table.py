@@ -126,7 +126,13 @@ _TEXT_MODEL: tuple[Verdict, ...] = ("smaller-model", "smaller-model-first", "not
 _LARGE: tuple[Verdict, ...] = ("not-yet", "llm")
 
 NOTES: tuple[Note, ...] = (
-    Note("rule", lambda a: a.rule == "unknown", "an hour spent on a rule or a template is the cheapest trial", _LARGE),
+    Note("rule", lambda a: a.rule == "unknown", "a rule or a template is the cheapest trial", _LARGE),
+    Note(
+        "task",
+        lambda a: a.of_task.asked != "",
+        "a large model does it as question answering: the prompt holds the text and what to find in it",
+        ("llm",),
+    ),
     Note("rule", lambda a: a.rule == "no", "a rule or a template will not do", ("smaller-model-first", "llm")),
     Note(
         "managed_service",

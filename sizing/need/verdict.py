@@ -117,8 +117,9 @@ def _again(a: Answers, **changed: Any) -> str:
 
 
 def _next(a: Answers, verdict: Verdict) -> tuple[Step, ...]:
-    models = f"berth models --task {a.of_task.catalogue} --licence business"
-    load = [f" --task {a.of_task.catalogue}"]
+    task = a.of_task.generative if verdict == "llm" else a.of_task.catalogue
+    models = f"berth models --task {task} --licence business"
+    load = [f" --task {task}"]
     if a.requests_per_day is not None:
         load.append(f" --requests-per-day {a.given('requests_per_day')}")
     if a.latency_seconds is not None:
