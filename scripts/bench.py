@@ -1,0 +1,152 @@
+"""Times what has a bound, in one run, beside what `accelerate estimate-memory` does for the same model.
+
+`accelerate estimate-memory` builds the model's class on the meta device and adds up its sizes; here from the config
+that Berth ships, since the hub is not asked. Ratios compare on the same machine in the same minute; medians of several
+runs.
+Run by `make bench`; with `--check` it ends with exit code 1 when a bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+MODEL = "google/flan-t5-xl"
+META_COUNT = f"""
+import json, sys
+from accelerate import init_empty_weights
+from accelerate.utils import calculate_maximum_sizes
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from sizing.models.catalogue import load_catalogue
+config = dict(load_catalogue().configs[{MODEL!r}])
+with init_empty_weights():
+    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**config))
+total, largest = calculate_maximum_sizes(model)
+"""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A measured median in seconds, its bound, and the time that it is compared with."""
+
+    name: str
+    seconds: float
+    bound: float | None = None
+    against: float | None = None
+
+    @property
+    def missed(self) -> bool:
+        return self.bound is not None and self.seconds > self.bound
+
+
+def process(*command: str, runs: int) -> float:
+    """Median wall time of a process that starts, does its work and ends."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "BERTH_CACHE_DIR": cache, "HF_HUB_OFFLINE": "1"}
+
+        def once() -> None:
+            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+        once()  # so that bytecode is written and files are in the page cache for every run that counts
+        return timed(once, runs)
+
+
+def timed(work: Callable[[], object], runs: int) -> float:
+    """Median wall time of a call."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def measure(runs: int) -> list[Timing]:
+    """Every figure. The processes come first, so that nothing of this one is warm for them."""
+    berth = (sys.executable, "-m", "berth")
+    counting = process(sys.executable, "-c", META_COUNT, runs=max(1, runs // 3))
+    return [
+        Timing("meta-device counting, cold process (as accelerate estimate-memory)", counting),
+        Timing("berth --help, cold process", process(*berth, "--help", runs=runs), 0.25, counting),
+        Timing(
+            f"berth size {MODEL} --dtype fp32, cold process",
+            process(*berth, "size", MODEL, "--dtype", "fp32", runs=runs),
+            0.6,
+            counting,
+        ),
+        Timing(
+            f"berth memory {MODEL} --dtype fp32, cold process",
+            process(*berth, "memory", MODEL, "--dtype", "fp32", runs=runs),
+            None,
+            counting,
+        ),
+        *measure_warm(runs * 3),
+    ]
+
+
+def measure_warm(runs: int) -> list[Timing]:
+    """What is done within a process once the data are read, and the reading itself, against counting warm."""
+    from accelerate import init_empty_weights
+    from accelerate.utils import calculate_maximum_sizes
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    from sizing.choose import choose
+    from sizing.choosing.wishes import ANY_REGION, Wishes
+    from sizing.hardware.load import build_hardware
+    from sizing.hardware.types import PAYS
+    from sizing.models.catalogue import DATA, load_catalogue, read_catalogue
+    from sizing.workload import Workload
+
+    catalogue = load_catalogue()
+    config = AutoConfig.for_model(**catalogue.configs[MODEL])
+
+    def count() -> object:
+        with init_empty_weights():
+            return calculate_maximum_sizes(AutoModelForSeq2SeqLM.from_config(config))
+
+    counting = timed(count, max(1, runs // 9))
+    hardware = build_hardware()
+    everywhere = Wishes(dtype="fp32", region=ANY_REGION, pay="best", max_gpus=8)
+    offers = f"{len(hardware.instances)} types × {len(hardware.priced_regions)} regions × {len(PAYS)} ways of paying"
+    return [
+        Timing("meta-device counting, warm", counting),
+        Timing(
+            f"choosing over {offers}, warm",
+            timed(lambda: choose(catalogue[MODEL], Workload(), hardware, everywhere), runs),
+            0.020,
+            counting,
+        ),
+        Timing("hardware catalogue load", timed(build_hardware, runs), 0.030, counting),
+        Timing("model catalogue load", timed(lambda: read_catalogue(DATA), runs), None, counting),
+    ]
+
+
+def show(timings: list[Timing]) -> None:
+    print(f"{'':74} {'median':>9} {'bound':>8} {'of it':>6} {'counting ÷ this':>16}")
+    for t in timings:
+        bound = f"{t.bound * 1e3:,.0f} ms" if t.bound else ""
+        share = f"{t.seconds / t.bound:.0%}" if t.bound else ""
+        ratio = f"{t.against / t.seconds:,.1f}×" if t.against else ""
+        missed = "  MISSED" if t.missed else ""
+        print(f"{t.name:74} {t.seconds * 1e3:6,.1f} ms {bound:>8} {share:>6} {ratio:>16}{missed}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=9, help="runs of which the median is taken")
+    parser.add_argument("--check", action="store_true", help="exit code 1 when a bound is missed")
+    arguments = parser.parse_args()
+    timings = measure(arguments.runs)
+    show(timings)
+    return int(arguments.check and any(t.missed for t in timings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
