@@ -1,0 +1,108 @@
+"""Whether a model fits a machine: the GPU's memory at the batch asked, the host's while it loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sizing.errors import UserError
+from sizing.hardware.types import Gpu, InstanceType
+from sizing.memory.inference import check_sharding, estimate_inference
+from sizing.memory.loading import host_terms, usable_ram_bytes
+from sizing.memory.setup import InferenceSetup
+from sizing.memory.terms import Breakdown, MemoryEstimate
+from sizing.models.facts import ModelFacts
+from sizing.throughput.capacity import BATCHES
+from sizing.units import gib
+from sizing.workload import Workload
+
+LEAN_LOADING = "mmap"
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """What did not fit: where, by how many bytes, and in words."""
+
+    bytes: int
+    reason: str
+
+
+class Memories:
+    """Estimates of one model for one workload, made once for each dtype, split and batch."""
+
+    def __init__(self, model: ModelFacts, workload: Workload, loading: str, engine: str) -> None:
+        self._model, self._workload, self._loading, self._engine = model, workload, loading, engine
+        self._known: dict[tuple[str, int, int], MemoryEstimate] = {}
+        self._hosts: dict[tuple[str, int, str], Breakdown] = {}
+
+    def setup(self, dtype: str, gpus: int, batch: int) -> InferenceSetup:
+        return InferenceSetup(
+            dtype=dtype,
+            batch=batch,
+            input_tokens=self._workload.input_tokens,
+            output_tokens=self._workload.output_tokens,
+            tensor_parallel=gpus,
+            engine=self._engine,
+            loading=self._loading,
+        )
+
+    def estimate(self, dtype: str, gpus: int, batch: int) -> MemoryEstimate:
+        """Of one copy of the model over `gpus` GPUs."""
+        key = (dtype, gpus, batch)
+        if key not in self._known:
+            self._known[key] = estimate_inference(self._model, self.setup(dtype, gpus, batch))
+        return self._known[key]
+
+    def host(self, dtype: str, processes: int, loading: str = "") -> Breakdown:
+        """System RAM of the machine while `processes` load the model side by side."""
+        key = (dtype, processes, loading or self._loading)
+        if key not in self._hosts:
+            self._hosts[key] = Breakdown(host_terms(self._model, dtype, key[2], ranks=processes))
+        return self._hosts[key]
+
+    def can_split(self, gpus: int) -> bool:
+        try:
+            check_sharding(self._model, gpus)
+        except UserError:
+            return False
+        return True
+
+    def largest_listed_batch(self, dtype: str, gpus: int, gpu: Gpu) -> int:
+        """The largest of `BATCHES` that fits, 0 where none does."""
+        fitting = 0
+        low, high = 0, len(BATCHES)
+        while low < high:
+            middle = (low + high) // 2
+            if self.estimate(dtype, gpus, BATCHES[middle]).device.total_bytes <= gpu.memory_bytes:
+                fitting, low = BATCHES[middle], middle + 1
+            else:
+                high = middle
+        return fitting
+
+
+def device_short(memory: Breakdown, gpu: Gpu, gpus: int, dtype: str, batch: int) -> Short | None:
+    """What is missing on each GPU, by the likely total as the driver sees it; None where it fits."""
+    short = memory.total_bytes - gpu.memory_bytes
+    if short <= 0:
+        return None
+    largest = memory.largest()
+    where = f"{gpu.name} GPU memory" if gpus == 1 else f"memory of each of {gpus} {gpu.name}"
+    return Short(
+        short,
+        f"{where}: {gib(memory.total_bytes)} needed in {dtype} at batch {batch}, {gib(gpu.memory_bytes)} there, "
+        f"{gib(short)} short (largest term: {largest.name} {gib(largest.bytes)})",
+    )
+
+
+def host_short(memory: Breakdown, instance: InstanceType, processes: int, loading: str) -> Short | None:
+    """What is missing of the system RAM that the operating system sees; each process loads the whole model."""
+    usable = usable_ram_bytes(instance.memory_bytes)
+    short = memory.total_bytes - usable
+    if short <= 0:
+        return None
+    largest = memory.largest()
+    by = f" by {processes} processes" if processes > 1 else ""
+    return Short(
+        short,
+        f"system RAM: {gib(memory.total_bytes)} needed{by} while loading ({loading}), {gib(usable)} usable of "
+        f"{gib(instance.memory_bytes)}, {gib(short)} short (largest term: {largest.name} {gib(largest.bytes)})",
+    )
