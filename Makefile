@@ -73,6 +73,7 @@ lock: $(TEST_VENV)/.ready ## Pin and hash the requirements (UPGRADE=--upgrade fo
 	$(UV_COMPILE) pyproject.toml requirements/build.in --output-file requirements/base.txt
 	$(UV_COMPILE) pyproject.toml requirements/build.in --extra runtime --extra dev --output-file requirements/test.txt
 	$(UV_COMPILE) --python-version 3.11 requirements/uv.in --output-file requirements/uv.txt
+	$(UV_COMPILE) --python-version 3.11 requirements/checkov.in --output-file requirements/checkov.txt
 
 .PHONY: clean
 clean: ## Remove the environments, caches and build outputs
