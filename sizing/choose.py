@@ -102,8 +102,8 @@ _NEARNESS = {
     kind: i
     for i, kind in enumerate(
         (
-            "costs more", "over budget", "latency", "speed unknown", "unpriced", "not offered", "system RAM", "GPU memory",
-            "dtype", "too many GPUs", "architecture", "AWS Neuron", "no GPU",
+            "costs more", "over budget", "latency", "speed unknown", "unpriced", "not offered", "system RAM",
+            "GPU memory", "dtype", "too many GPUs", "architecture", "AWS Neuron", "no GPU",
         )
     )
 }  # fmt: skip
@@ -154,13 +154,7 @@ def choose(model: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wi
         if isinstance(offer, Refusal):
             refused.append(offer)
         elif wishes.max_monthly_usd is not None and offer.month > wishes.max_monthly_usd:
-            refused.append(
-                Refusal(
-                    instance.name,
-                    "over budget",
-                    f"over --max-monthly: ${offer.month:,.2f} a month{_hosts(serving)}, ${wishes.max_monthly_usd:,.2f} allowed",
-                )
-            )
+            refused.append(_over_budget(offer, wishes.max_monthly_usd))
         else:
             candidates.append(offer)
     best = min(candidates, key=_rank, default=None)
@@ -214,6 +208,11 @@ def _cheapest(
 
 def _hosts(serving: Serving) -> str:
     return f" for {serving.hosts:,} hosts" if serving.hosts > 1 else ""
+
+
+def _over_budget(offer: _Candidate, limit: float) -> Refusal:
+    why = f"over --max-monthly: ${offer.month:,.2f} a month{_hosts(offer.serving)}, ${limit:,.2f} allowed"
+    return Refusal(offer.instance.name, "over budget", why)
 
 
 def _dearer(candidate: _Candidate, best: _Candidate) -> Refusal:

@@ -110,4 +110,7 @@ def check_context(model: ModelFacts, workload: Workload) -> str:
             f"{model.name} reads at most {window:,} tokens; {asked:,} {what} were asked for; "
             "shorten --input-tokens or pick a model with a longer context (`berth models --min-context`)"
         )
-    return f"{asked:,} {what} go beyond the {window:,} the model was trained on; it runs, but quality is not to be relied on"
+    return (
+        f"{asked:,} {what} go beyond the {window:,} that the model was trained on; "
+        "it runs, but do not rely on its quality"
+    )

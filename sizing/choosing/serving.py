@@ -30,7 +30,7 @@ class Serving:
     hosts: int
     latency_s: float | None
     requests_per_s_per_host: float | None
-    """Planned for, the waiting of requests and a margin included; under a batch, what the host answers when never idle."""
+    """Planned for, waiting and a margin included; under a batch, what the host answers when it is never idle."""
     speed_gap: str = ""
 
 

@@ -1,15 +1,16 @@
 """What load one host carries within a latency, and how many hosts a load needs.
 
-A batch of `b` equal requests takes `T(b)`: the prefill of all of them and the decoding steps that they share. A host that
-is never idle answers `b / T(b)` requests a second; it is planned to be busy `MAX_UTILIZATION` of its busiest hour.
+A batch of `b` equal requests takes `T(b)`: the prefill of all of them and the decoding steps that they share. A host
+that is never idle answers `b / T(b)` requests a second; it is planned to be busy `MAX_UTILIZATION` of its busiest hour.
 
 How long a request waits depends on how the engine batches.
 
 - Static batches (transformers): requests that find the host busy wait for the batch under way and are then served
   together. Requests arrive at random (Poisson) at `r` a second; with `x = r · T` the host is busy a share
-  `x / (x + e^−x)` of the time: after a batch it starts the next at once unless nobody came, which has the chance `e^−x`,
-  and then idles `1 / r` (bulk service; Bailey 1954, J. Royal Statistical Society B 16). Who finds it busy waits between
-  nothing and `T(b)`, evenly, so a latency `L` between `T(b)` and `2 T(b)` is missed by `busy × (2 − L / T(b))` of all.
+  `x / (x + e^−x)` of the time: after a batch it starts the next at once unless nobody came, which has the chance
+  `e^−x`, and then idles `1 / r` (bulk service; Bailey 1954, J. Royal Statistical Society B 16). Who finds it busy waits
+  between nothing and `T(b)`, evenly, so a latency `L` between `T(b)` and `2 T(b)` is missed by
+  `busy × (2 − L / T(b))` of all.
 - Continuous batches (vLLM): a request joins the running batch at the next step and shares the host with `b − 1` others;
   its latency is `T(b)` (Little's law).
 

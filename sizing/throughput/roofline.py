@@ -18,7 +18,7 @@ from sizing.throughput.tables import Engine, engine
 from sizing.throughput.work import Pass, Work
 
 Split = Literal["", "layers", "tensor"]
-"""layers: whole layers on each GPU, one of which works at a time (`device_map`). tensor: every matrix cut (Megatron)."""
+"""layers: whole layers on each GPU, one of which works at a time (`device_map`). tensor: every matrix is cut."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Work:
         """Share of the experts that `tokens` independent tokens touch: `1 − (1 − k/E)^tokens`."""
         if not self.experts:
             return 0.0
-        return 1.0 - (1.0 - self.experts_per_token / self.experts) ** max(1.0, tokens)
+        return 1.0 - math.pow(1.0 - self.experts_per_token / self.experts, max(1.0, tokens))
 
 
 def _quantized(tensor: Tensor, kind: DType) -> bool:
