@@ -62,10 +62,13 @@ class Clients:
     regions: tuple[str, ...]
 
 
-def connect(profile: str | None = None) -> Clients:
-    """Clients from the person's own credentials (environment, profile, SSO, instance role). Makes no request yet."""
+def connect(profile: str | None = None, attempts: int = 8) -> Clients:
+    """Clients from the person's own credentials (environment, profile, SSO, instance role). Makes no request yet.
+
+    A request is tried up to `attempts` times.
+    """
     # Standard mode: exponential backoff with jitter on throttling, timeouts and 5xx.
-    config = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=10, read_timeout=60)
+    config = Config(retries={"mode": "standard", "max_attempts": attempts}, connect_timeout=10, read_timeout=60)
     try:
         session = boto3.Session(profile_name=profile)
         if session.get_credentials() is None:
