@@ -12,11 +12,12 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from sizing.errors import UserError, unknown
+from sizing.errors import UserError
 from sizing.models.facts import Architecture, LicenceVerdict, ModelFacts
 from sizing.models.families.layout import Config
 from sizing.models.read import facts_from_config
@@ -44,6 +45,8 @@ COLUMNS = (
     "source",
     "as_of",
 )
+LIKENESS = 0.6
+"""Ratio of `difflib.SequenceMatcher` from which a name is offered in place of one that is unknown."""
 VERDICTS: tuple[str, ...] = get_args(LicenceVerdict)
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 
@@ -121,8 +124,24 @@ class Catalogue(Mapping[str, ModelFacts]):
         """The model called `text`. Raises `UserError` with the nearest names for an unknown one."""
         facts = self.find(text)
         if facts is None:
-            raise unknown("model", text, self.names)
+            raise UserError(f"unknown model '{text}'; {self.offer(text)}")
         return facts
+
+    def nearest(self, text: str, limit: int = 3) -> list[str]:
+        """Names most like `text`, best first, the smaller model first among equals; empty when none is like it."""
+        given = text.strip().lower()
+        scored = []
+        for entry in self.entries.values():
+            likeness = max(SequenceMatcher(None, given, name.lower()).ratio() for name in entry.names)
+            contained = len(given) > 2 and any(given in name.lower() for name in entry.names)
+            if likeness >= LIKENESS or contained:
+                scored.append((-likeness - contained, entry.params, entry.name))
+        return [name for _, _, name in sorted(scored)[:limit]]
+
+    def offer(self, text: str) -> str:
+        """What to try instead of an unknown `text`, for an error message."""
+        near = self.nearest(text)
+        return f"did you mean {', '.join(near)}?" if near else "`berth models` lists those it knows"
 
 
 def _build(entry: Entry, configs: Mapping[str, Config]) -> ModelFacts:

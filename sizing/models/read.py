@@ -7,7 +7,7 @@ from typing import Any
 
 from sizing.errors import UserError
 from sizing.models.facts import ModelFacts
-from sizing.models.families.layout import Config, Layout
+from sizing.models.families.layout import Config, Layout, shown
 
 FAMILIES: dict[str, str] = {
     "t5": "t5",
@@ -61,13 +61,20 @@ FAMILIES: dict[str, str] = {
 """transformers' `model_type` -> the module of `sizing.models.families` that lays it out."""
 
 
+PARAMETER_LIMIT = 10**14
+"""A hundred times the largest published model."""
+
+
 def layout_of(config: Config) -> Layout:
     """The tensors and shape that `config` describes. Raises `UserError` for a type no family knows or a bad field."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise UserError("config.json lacks 'model_type'; a model's family cannot be told without it")
     if model_type not in FAMILIES:
-        raise UserError(f"model type '{model_type}' has no layout in Berth yet; known: {', '.join(sorted(FAMILIES))}")
+        raise UserError(
+            f"config.json: model type {shown(model_type)} is none of Berth's families, and without a safetensors header"
+            f" its size cannot be read; known: {', '.join(sorted(FAMILIES))}"
+        )
     module = import_module(f"sizing.models.families.{FAMILIES[model_type]}")
     layout: Layout = module.layout(config)
     return layout
@@ -76,12 +83,16 @@ def layout_of(config: Config) -> Layout:
 def published_dtype(config: Config) -> str:
     """The dtype that the checkpoint was saved in, in Berth's spelling (`fp32`, `fp16`, `bf16`); `unknown` if unsaid."""
     written = str(config.get("torch_dtype") or config.get("dtype") or "unknown").removeprefix("torch.")
-    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(written, written)
+    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(written, "unknown")
 
 
 def facts_from_config(config: Config, *, name: str, family: str = "", **rest: Any) -> ModelFacts:
     """`ModelFacts` of the model that `config` (a `config.json`) describes; `rest` are further `ModelFacts` fields."""
     layout = layout_of(config)
+    if layout.params > PARAMETER_LIMIT:
+        raise UserError(
+            f"config.json describes {layout.params:.3g} parameters; no model goes beyond {PARAMETER_LIMIT:.0e}"
+        )
     notes = tuple(rest.pop("notes", ())) + layout.notes
     return ModelFacts(
         name=name,
