@@ -14,7 +14,7 @@ from typing import Any
 from sizing.choosing.precision import explain_auto
 from sizing.choosing.refusal import Refusal
 from sizing.choosing.serving import Planner, Serving, waits
-from sizing.choosing.wishes import Wishes
+from sizing.choosing.wishes import Wishes, check_engine
 from sizing.hardware.load import Hardware
 from sizing.hardware.types import InstanceType, Pay, Price
 from sizing.memory.inference import largest_batch
@@ -88,14 +88,8 @@ class Choice:
     notes: tuple[str, ...] = field(default=())
 
     def nearest_miss(self) -> Refusal | None:
-        """The refused type that came nearest: the least memory short, else too slow, too dear, not to be had."""
-        short = [r for r in self.refused if r.short_bytes is not None]
-        others = [r for r in self.refused if r.kind in ("over budget", "latency", "unpriced", "not offered")]
-        if any(r.kind in ("over budget", "latency") for r in others):
-            return others[0]
-        if short:
-            return min(short, key=lambda r: r.short_bytes or 0)
-        return others[0] if others else (self.refused[0] if self.refused else None)
+        """The refused type that came nearest to serving; None where the catalogue holds no types."""
+        return self.refused[0] if self.refused else None
 
 
 _NEARNESS = {
@@ -135,10 +129,11 @@ class _Candidate:
 def choose(model: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wishes | None = None) -> Choice:
     """The cheapest machine that serves `workload`, and why each other type was not taken.
 
-    Raises `UserError` for a region that is unknown or unpriced, a model that is closed, and a request longer than a
-    model with learned positions can read.
+    Raises `UserError` for a region that is unknown or unpriced, a model that is closed or that the engine does not
+    serve, and a request longer than a model with learned positions can read.
     """
     wishes = wishes or Wishes()
+    check_engine(model, wishes.engine)
     warning = check_context(model, workload)
     regions = wishes.regions(hardware)
     pays = wishes.pays(workload.latency_s is not None)
@@ -157,9 +152,10 @@ def choose(model: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wi
             refused.append(_over_budget(offer, wishes.max_monthly_usd))
         else:
             candidates.append(offer)
-    best = min(candidates, key=_rank, default=None)
+    candidates.sort(key=_rank)
+    best = candidates[0] if candidates else None
     refused.extend(_dearer(c, best) for c in candidates if best is not None and c is not best)
-    refused.sort(key=lambda r: (_NEARNESS[r.kind], r.short_bytes or 0))
+    refused.sort(key=lambda r: (_NEARNESS[r.kind], r.distance))
     if best is None:
         return Choice(
             model, workload, wishes, None, tuple(refused), _memory_of_nearest(planner, hardware), _said(warning)
@@ -212,7 +208,7 @@ def _hosts(serving: Serving) -> str:
 
 def _over_budget(offer: _Candidate, limit: float) -> Refusal:
     why = f"over --max-monthly: ${offer.month:,.2f} a month{_hosts(offer.serving)}, ${limit:,.2f} allowed"
-    return Refusal(offer.instance.name, "over budget", why)
+    return Refusal(offer.instance.name, "over budget", why, distance=offer.month)
 
 
 def _dearer(candidate: _Candidate, best: _Candidate) -> Refusal:
@@ -225,7 +221,7 @@ def _dearer(candidate: _Candidate, best: _Candidate) -> Refusal:
             f"costs more: ${candidate.month:,.2f} a month{_hosts(candidate.serving)} ({candidate.pay}), "
             f"${more:,.2f} above {best.instance.name}"
         )
-    return Refusal(candidate.instance.name, "costs more", why)
+    return Refusal(candidate.instance.name, "costs more", why, distance=candidate.month)
 
 
 def _memory_of_nearest(planner: Planner, hardware: Hardware) -> MemoryEstimate:
@@ -325,10 +321,7 @@ def _spot_note(best: _Candidate, pays: tuple[Pay, ...]) -> str:
 def _part_of_gpu_note(instance: InstanceType) -> str:
     if not 0 < instance.gpu_count < 1:
         return ""
-    return (
-        f"{instance.name} has {instance.gpu_count:g} of a GPU: it needs NVIDIA's GRID driver, "
-        "which the Deep Learning AMI does not carry"
-    )
+    return f"{instance.name} has {instance.gpu_count:g} of a GPU (vGPU): see that the AMI's NVIDIA driver supports that"
 
 
 def would_fit(choice: Choice, hardware: Hardware) -> str:
@@ -342,10 +335,7 @@ def would_fit(choice: Choice, hardware: Hardware) -> str:
     loosened.extend(
         (f"--dtype {d}", replace(wishes, dtype=d)) for d in ("bf16", "fp16", "int8", "nf4-dq") if d != wishes.dtype
     )
-    if wishes.max_monthly_usd is not None:
-        loosened.append(("a larger --max-monthly", replace(wishes, max_monthly_usd=None)))
-    if wishes.pay != "on-demand":
-        loosened.append(("--pay on-demand", replace(wishes, pay="on-demand")))
+    loosened.extend((f"--pay {pay}", replace(wishes, pay=pay)) for pay in ("on-demand", "best") if pay != wishes.pay)
     if wishes.region != "any":
         loosened.append(("--region any", replace(wishes, region="any")))
     for option, other in loosened:

@@ -14,7 +14,7 @@ from sizing.choose import Choice, Chosen, price_date
 from sizing.hardware.types import PAYS, Pay, Price
 from sizing.money import month_cost, paid_hours_per_month, year_cost
 from sizing.rare_use import RareUse, rare_use
-from sizing.units import HOURS_PER_MONTH
+from sizing.units import HOURS_PER_MONTH, whole
 from sizing.workload import Workload
 
 _UPFRONT = {
@@ -153,7 +153,7 @@ def _requests_per_month(chosen: Chosen, workload: Workload, pay: Pay) -> float |
 
 def _basis(chosen: Chosen, workload: Workload) -> str:
     if workload.requests_per_day is not None:
-        return f"{workload.requests_per_day:,.6g} requests a day"
+        return f"{whole(workload.requests_per_day)} requests a day"
     if chosen.serving.requests_per_s_per_host is None:
         return ""
     return f"a host that is never idle, at batch {chosen.serving.batch}: the least a request can cost"

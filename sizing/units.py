@@ -16,6 +16,11 @@ def gib(size_bytes: float) -> str:
     return f"{size_bytes / GIB:,.2f} GiB"
 
 
+def whole(number: float) -> str:
+    """A number of things with separators: `5,000`; with decimals only below one."""
+    return f"{number:,.0f}" if number >= 1 else f"{number:.3g}"
+
+
 def count(number: float) -> str:
     """A large count in words people use: `2.85B`, `770M`, `60.5M`."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):

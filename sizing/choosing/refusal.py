@@ -30,6 +30,8 @@ class Refusal:
     kind: Kind
     reason: str
     short_bytes: int | None = None
+    distance: float = 0.0
+    """How far it missed, for ordering among refusals of its kind: bytes, seconds or dollars a month."""
 
     def to_json(self) -> dict[str, Any]:
         return {"instance_type": self.instance_type, "reason": self.reason, "short_bytes": self.short_bytes}

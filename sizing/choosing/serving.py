@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sizing.choosing.fit import LEAN_LOADING, Memories, device_short, host_short
 from sizing.choosing.precision import auto_dtype, refused_dtype
-from sizing.choosing.refusal import Kind, Refusal
+from sizing.choosing.refusal import Refusal
 from sizing.choosing.wishes import Wishes
 from sizing.hardware.types import Gpu, InstanceType
 from sizing.models.facts import ModelFacts
@@ -87,7 +87,7 @@ class Planner:
             return max(serving, key=lambda s: (-s.hosts, s.requests_per_s_per_host or 0.0, -s.gpus_per_copy))
         refused = [r for r in found if isinstance(r, Refusal)]
         # The layout that came nearest: one that fits and is too slow before one that is short of memory.
-        return min(refused, key=lambda r: -1 if r.short_bytes is None else r.short_bytes)
+        return min(refused, key=lambda r: (r.short_bytes is not None, r.distance))
 
     def _lays(self, instance: InstanceType) -> list[Lay]:
         count = instance.gpus
@@ -98,13 +98,12 @@ class Planner:
         batch = self.workload.batch if self.load is None else 1
         memory = self.memories.estimate(dtype, lay.gpus, batch)
         if short := device_short(memory.device, gpu, lay.gpus, dtype, batch):
-            return Refusal(instance.name, "GPU memory", short.reason, short.bytes)
+            return Refusal(instance.name, "GPU memory", short.reason, short.bytes, short.bytes)
         processes = self.processes(lay.gpus, lay.copies)
         host = self.memories.host(dtype, processes)
         if short := host_short(host, instance, processes, self.wishes.loading):
-            return Refusal(
-                instance.name, "system RAM", short.reason + self._leaner(instance, dtype, processes), short.bytes
-            )
+            why = short.reason + self._leaner(instance, dtype, processes)
+            return Refusal(instance.name, "system RAM", why, short.bytes, short.bytes)
         device = device_of(instance)
         gap = device if isinstance(device, str) else can_estimate(self.asked(dtype, lay.gpus), device)
         if gap or isinstance(device, str):
@@ -176,5 +175,6 @@ def waits(engine_name: str) -> str:
 
 
 def _too_slow(instance: InstanceType, seconds: float, limit: float, what: str) -> Refusal:
-    kind: Kind = "latency"
-    return Refusal(instance.name, kind, f"latency: {seconds:,.1f} s for {what}, {limit:g} s asked")
+    return Refusal(
+        instance.name, "latency", f"latency: {seconds:,.1f} s for {what}, {limit:g} s asked", distance=seconds
+    )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sizing.errors import UserError, unknown
 from sizing.hardware.load import Hardware
 from sizing.hardware.types import PAYS, Pay
-from sizing.memory.loading import loading_way
+from sizing.memory.loading import DEFAULT_WAY, loading_way
+from sizing.models.facts import ModelFacts
 from sizing.throughput.tables import engine_names
 
 PAY_CHOICES: tuple[str, ...] = (*PAYS, "savings", "best")
@@ -16,6 +17,16 @@ PAY_CHOICES: tuple[str, ...] = (*PAYS, "savings", "best")
 SERVED_ENGINES = ("transformers", "vllm")
 """What Berth's handler runs, and the stock path of the LMI containers."""
 ANY_REGION = "any"
+
+
+def check_engine(model: ModelFacts, engine: str) -> None:
+    """Raise `UserError` where `engine` does not serve the model's architecture.
+
+    vLLM dropped every encoder-decoder but Whisper (vllm-project/vllm: supported models), and what it makes of encoders
+    (pooling) is no text that a request for tokens gets.
+    """
+    if engine == "vllm" and model.architecture != "decoder-only":
+        raise UserError(f"vLLM serves decoder-only models; {model.name} is {model.architecture}: --engine transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +38,15 @@ class Wishes:
     pay: str = "on-demand"
     max_monthly_usd: float | None = None
     max_gpus: int = 1
-    loading: str = "plain"
+    loading: str = ""
+    """How weights are read; empty: as the engine does it (vLLM reads safetensors memory-mapped)."""
     engine: str = "transformers"
 
     def __post_init__(self) -> None:
+        if not self.loading:
+            object.__setattr__(self, "loading", "mmap" if self.engine == "vllm" else DEFAULT_WAY)
         if self.pay not in PAY_CHOICES:
-            raise unknown("way of paying", self.pay, PAY_CHOICES, f"allowed: {', '.join(PAY_CHOICES)}")
+            raise unknown("way of paying", self.pay, PAY_CHOICES)
         if self.dtype != "auto":
             from sizing.dtypes import dtype
 

@@ -89,19 +89,27 @@ def _is_cross_kv(tensor: Tensor) -> bool:
     return words[-1] in _CROSS_KV_ENDS and any(mark in word for word in words for mark in _CROSS_MARKS)
 
 
+def _times(model: ModelFacts, tensor: Tensor) -> float:
+    """How often a token passes `tensor`'s group: ALBERT runs its few layers again and again (arXiv:1909.11942)."""
+    if model.model_type != "albert" or not tensor.layered:
+        return 1.0
+    return model.main.layers / tensor.count
+
+
 def _pass(model: ModelFacts, kind: DType, takes: Callable[[Tensor], bool], layers: float) -> Pass:
     dense = experts = expand = flops = linears = 0.0
     share = model.main.experts_per_token / model.main.experts if model.main.experts else 1.0
     for tensor in model.tensors:
         if not takes(tensor) or tensor.kind in ("embedding", "position"):
             continue
-        size = _read_bytes(tensor, kind)
+        times = _times(model, tensor)
+        size = _read_bytes(tensor, kind) * times
         if tensor.expert:
             experts += size
         else:
             dense += size
         if tensor.kind == "linear":
-            elements = tensor.count * math.prod(tensor.shape)
+            elements = tensor.count * math.prod(tensor.shape) * times
             flops += 2.0 * elements * (share if tensor.expert else 1.0)
             if _quantized(tensor, kind):
                 expand += 2.0 * elements * kind.compute_bytes * (share if tensor.expert else 1.0)
@@ -126,7 +134,8 @@ def work_of(model: ModelFacts, dtype_name: str) -> Work:
         prefill = _pass(
             model,
             kind,
-            lambda t: t.part == "encoder" or (t.part == "head" and decoder is None) or _is_cross_kv(t),
+            # An encoder's published head predicts masked words; serving puts a small classifier in its place.
+            lambda t: t.part == "encoder" or _is_cross_kv(t),
             encoder.layers + (0.25 * decoder.layers if decoder else 0.0),
         )
     else:
