@@ -14,6 +14,9 @@ How long a request waits depends on how the engine batches.
 - Continuous batches (vLLM): a request joins the running batch at the next step and shares the host with `b − 1` others;
   its latency is `T(b)` (Little's law).
 
+Either way a batch must rarely be too small for those who come while one is served: `x` is kept where more than `b` of
+them have a chance of at most `OVERFLOW` (Poisson), or they would wait for a second batch.
+
 The latency holds when at least `WITHIN` of the requests of the busiest hour are answered within it.
 """
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sizing.throughput.device import Device
@@ -33,6 +37,8 @@ MAX_UTILIZATION = 0.8
 """A planning margin for the peak hour: queues grow without bound as it nears 1 (Kleinrock, Queueing Systems, 1975)."""
 WITHIN = 0.9
 """The share of requests that a latency is promised to in the busiest hour; in the other hours it is more."""
+OVERFLOW = 0.05
+"""The largest chance that more requests come in the time of a batch than the next batch takes."""
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Batch sizes that are tried when a load must be carried; 256 is vLLM's own default limit (`max_num_seqs`)."""
 
@@ -144,10 +150,28 @@ def _rate(batch: int, seconds: float, latency_s: float | None, continuous: bool)
         return most
     if seconds > latency_s:
         return 0.0
+    most = min(most, _arrivals_that_fit(batch) / seconds)
     missed_when_busy = 2.0 - latency_s / seconds
     if continuous or missed_when_busy <= 1.0 - WITHIN:
         return most
     return min(most, _arrivals_when_busy((1.0 - WITHIN) / missed_when_busy) / seconds)
+
+
+@cache
+def _arrivals_that_fit(batch: int) -> float:
+    """The largest mean of a Poisson count that exceeds `batch` with a chance of at most `OVERFLOW`, by bisection."""
+    low, high = 0.0, float(batch) + 1.0
+    for _ in range(40):
+        mean = (low + high) / 2
+        term = total = math.exp(-mean)
+        for count in range(1, batch + 1):
+            term *= mean / count
+            total += term
+        if 1.0 - total <= OVERFLOW:
+            low = mean
+        else:
+            high = mean
+    return low
 
 
 def _arrivals_when_busy(share: float) -> float:

@@ -108,7 +108,7 @@ def speed_at(work: Work, asked: Asked, device: Device, batch: int, pace: Pace = 
     # An encoder-decoder starts its output from nothing; a decoder's first token falls out of the prefill.
     steps = asked.output_tokens - 1 if work.causal else asked.output_tokens
     before = asked.input_tokens if work.causal else 0
-    step = sum(_step_parts(work, asked, device, how, kind, batch, before + asked.output_tokens / 2).values())
+    step = _step(work, asked, device, how, kind, batch, before + asked.output_tokens / 2).seconds
     return Speed(prefill, step, prefill + steps * step)
 
 
@@ -172,12 +172,31 @@ def _prefill_seconds(work: Work, asked: Asked, device: Device, how: Engine, kind
     )
 
 
-def _step_parts(
-    work: Work, asked: Asked, device: Device, how: Engine, kind: DType, batch: int, context: float
-) -> dict[str, float]:
-    """Seconds of one decoding step, by what they are spent on; launches count only as far as they are not hidden."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Seconds that one decoding step would take on each account alone; launches and the GPU's work overlap."""
+
+    memory: float
+    arithmetic: float
+    launches: float
+    link: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.memory + self.arithmetic, self.launches) + self.link
+
+    @property
+    def bound_by(self) -> str:
+        if self.launches > self.memory + self.arithmetic:
+            return "kernel launches"
+        return max(
+            (("memory", self.memory), ("arithmetic", self.arithmetic), ("link", self.link)), key=lambda part: part[1]
+        )[0]
+
+
+def _step(work: Work, asked: Asked, device: Device, how: Engine, kind: DType, batch: int, context: float) -> _Step:
     if work.step is None:
-        return {"memory": 0.0}
+        return _Step(0.0, 0.0, 0.0, 0.0)
     gpus = _split(asked, how)
     weights = _reading_seconds(work.step, work, device, how, kind, batch) / gpus
     # A rank holds at least one key-value head.
@@ -186,25 +205,17 @@ def _step_parts(
     cache /= device.bandwidth * how.bandwidth_efficiency
     attention = work.step_attention_flops * context
     computing = batch * (work.step.flops + attention) / gpus / _flops_per_s(device, how, kind)
-    if how.overlap:
-        memory, arithmetic = weights + cache, max(0.0, computing - weights)
-    else:
-        memory, arithmetic = weights + cache, computing
-    launches = _launch_seconds(work.step, asked, how, kind)
-    return {
-        "memory": memory,
-        "arithmetic": arithmetic,
-        "kernel launches": max(0.0, launches - memory - arithmetic),
-        "link": _allreduce_seconds(work.blocks, batch, work, asked, device, how),
-    }
+    return _Step(
+        memory=weights + cache,
+        arithmetic=max(0.0, computing - weights) if how.overlap else computing,
+        launches=_launch_seconds(work.step, asked, how, kind),
+        link=_allreduce_seconds(work.blocks, batch, work, asked, device, how),
+    )
 
 
 def _bound_by(work: Work, asked: Asked, device: Device, batch: int) -> str:
     if work.step is None or asked.output_tokens == 0:
         return "arithmetic"
-    how, kind = engine(asked.engine), dtype(asked.dtype)
     before = asked.input_tokens if work.causal else 0
-    parts = _step_parts(work, asked, device, how, kind, batch, before + asked.output_tokens / 2)
-    if parts["kernel launches"] > 0.0:
-        return "kernel launches"
-    return max(parts, key=lambda name: parts[name])
+    how, kind = engine(asked.engine), dtype(asked.dtype)
+    return _step(work, asked, device, how, kind, batch, before + asked.output_tokens / 2).bound_by
