@@ -41,6 +41,7 @@ if [ "$kind" = test ]; then
         pip install --require-hashes --requirement requirements/test.txt
     fi
 else
-    pip install --require-hashes --requirement requirements/base.txt
+    # Bytecode is written when a module is first used; the Pulumi provider alone has thousands that most never are.
+    pip install --no-compile --require-hashes --requirement requirements/base.txt
 fi
 pip install --no-deps --no-build-isolation --editable .
