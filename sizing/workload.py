@@ -99,7 +99,9 @@ def check_context(model: ModelFacts, workload: Workload) -> str:
     window = model.context_window
     if window is None:
         return ""
-    if model.encoder is None:
+    if not model.generates:
+        asked, what = workload.input_tokens, "input tokens"
+    elif model.encoder is None:
         asked, what = workload.input_tokens + workload.output_tokens, "input and output tokens together"
     else:
         asked, what = max(workload.input_tokens, workload.output_tokens), "tokens in one direction"
