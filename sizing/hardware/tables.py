@@ -213,6 +213,7 @@ def keyed(rows: list[Row], key: Callable[[Row], K], value: Callable[[Row], V], c
     for row in rows:
         k = key(row)
         if k in found:
-            raise row.error(column, f"{k} comes a second time")
+            name = " in ".join(str(part) for part in k) if isinstance(k, tuple) else k
+            raise row.error(column, f"{name} comes a second time")
         found[k] = value(row)
     return found
