@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sizing.errors import UserError, unknown
+from sizing.errors import UserError
 
 if TYPE_CHECKING:
     from sizing.choosing.wishes import Wishes
@@ -28,13 +28,14 @@ def asked_workload(
     hours_per_day: float,
 ) -> Workload:
     """The `Workload` that the flags describe; token counts not given are the task's usual ones."""
+    from sizing.models.tasks import task_named
     from sizing.workload import PEAK_FACTOR, Workload, default_tokens
 
     if batch is not None and requests_per_day is not None:
         raise UserError("give either --batch or --requests-per-day: a load decides the batch itself")
     if peak_factor is not None and requests_per_day is None:
         raise UserError("--peak-factor says how uneven a load is; it needs --requests-per-day")
-    name = (task or "").strip().lower()
+    name = "" if task is None else task_named(task).name
     given_input, given_output = default_tokens(model, name, input_tokens, output_tokens)
     return Workload(
         input_tokens=given_input,
@@ -57,21 +58,20 @@ def asked_model(
 ) -> tuple[ModelFacts, str]:
     """The model named, or the smallest that suits the task and fits a machine; and what to say of the pick."""
     from sizing.models.resolve import resolve_model
-    from sizing.workload import TASK_TOKENS
+    from sizing.models.tasks import suited, task_named
 
-    if task is not None and task.strip().lower() not in TASK_TOKENS:
-        raise unknown("task", task, TASK_TOKENS)
+    wanted = None if task is None else task_named(task).name
     if name is None:
-        if task is None:
+        if wanted is None:
             raise UserError("which model? Name one (`berth models` lists them), or give --task for the smallest suited")
-        return _pick(task.strip().lower(), workload_of, hardware, wishes)
+        return _pick(wanted, workload_of, hardware, wishes)
     model = resolve_model(name)
-    if task is not None and model.tasks and task.strip().lower() not in model.tasks:
-        raise UserError(
-            f"{model.name} ({model.architecture}) is not made for {task}; it does {', '.join(model.tasks)}; "
-            f"`berth models --task {task}` lists those that are"
-        )
-    return model, ""
+    if wanted is None:
+        return model, ""
+    suits, why = suited(model, wanted)
+    if not suits:
+        raise UserError(f"{why}; `berth models --task {wanted}` lists those made for it")
+    return model, "" if wanted in model.tasks else why
 
 
 def _pick(

@@ -129,7 +129,7 @@ def _of(memory: Breakdown, capacity: int) -> str:
 def _show_costs(out: Console, costs: Costs) -> None:
     hosts = f"{costs.hosts:,} hosts" if costs.hosts > 1 else "1 host"
     money = ("an hour", "a month", "a year", "1,000 requests", "M tokens")
-    drawn = table("costs", *money, "price of", right=money)
+    drawn = table("costs", *money, right=money)
 
     def rate(value: float | None) -> str:
         return "unknown" if value is None else usd(value)
@@ -142,7 +142,6 @@ def _show_costs(out: Console, costs: Costs) -> None:
             usd(line.usd_per_year),
             rate(line.usd_per_1000_requests),
             rate(line.usd_per_million_tokens),
-            line.as_of,
         )
     endpoint = costs.sagemaker
     if endpoint.usd_per_hour is not None and endpoint.usd_per_month is not None and endpoint.usd_per_year is not None:
@@ -154,12 +153,18 @@ def _show_costs(out: Console, costs: Costs) -> None:
             usd(endpoint.usd_per_year),
             "",
             "",
-            endpoint.as_of,
         )
     out.print()
     out.print(drawn)
     out.print()
     _line(out, f"{hosts}, {hours_in_words(costs.hours_per_day)}; reserved and savings plans are paid for all 730.", "")
+    dates: dict[str, list[str]] = {}
+    for line in costs.lines:
+        dates.setdefault(line.as_of, []).append(line.pay)
+    if endpoint.as_of:
+        dates.setdefault(endpoint.as_of, []).append("SageMaker")
+    days = (f"{day} ({', '.join(what)})" for day, what in dates.items())
+    _line(out, f"Prices of {', '.join(days)}.", "")
     if costs.basis:
         _line(out, f"Per request: {costs.basis}.", "")
     if endpoint.usd_per_hour is None:
