@@ -62,7 +62,7 @@ def test_types_as_a_table_and_as_json(run_berth: Run) -> None:
     assert len(document) == 81
     assert document["g4dn.2xlarge"]["gpu"]["memory_source"] == "nvidia-smi"
     assert document["c7i.large"]["gpu"] is None
-    assert document["g7.2xlarge"]["gpu"]["bandwidth_gb_s"] is None
+    assert document["g7.2xlarge"]["gpu"]["tflops_16bit_dense"] is None
     assert all(row["source"] and row["as_of"] for row in document.values())
 
 

@@ -71,12 +71,12 @@ class TestWhatACallerGets:
         assert set(hardware.regions) - set(hardware.priced_regions) == {"us-east-2"}
 
     def test_memory_is_what_the_driver_leaves_else_what_aws_reports(self) -> None:
-        t4, v100 = load_hardware().instances["g4dn.xlarge"].gpu, load_hardware().instances["p3.2xlarge"].gpu
+        t4, neuron = (load_hardware().instances[name].gpu for name in ("g4dn.xlarge", "inf2.xlarge"))
         assert t4 is not None
         assert (t4.memory_bytes, t4.memory_source) == (15360 << 20, "nvidia-smi")
         assert t4.api_memory_bytes == 16384 << 20
-        assert v100 is not None
-        assert v100.memory_source in ("nvidia-smi", "api")
+        assert neuron is not None
+        assert (neuron.memory_bytes, neuron.memory_source, neuron.vendor) == (32768 << 20, "api", "neuron")
 
     def test_a_share_of_a_gpu_has_its_partition_and_its_share_of_the_speed(self) -> None:
         hardware = load_hardware()
