@@ -191,8 +191,11 @@ def weights_bytes(model: Any) -> int:
                 value = getattr(part, name, None)
                 if hasattr(value, "untyped_storage"):
                     count(value)
+    # LLM.int8's row scales move from the parameter to the layer's state at the first pass.
+    states = [getattr(module, "state", None) for module in model.modules()]
+    for holder in (*model.parameters(), *states):
         for name in ("SCB", "CB"):
-            value = getattr(tensor, name, None)
+            value = getattr(holder, name, None)
             if hasattr(value, "untyped_storage"):
                 count(value)
     return sum(seen.values())
@@ -234,7 +237,7 @@ def _model(
         "config": config,
     }
     if quantize:
-        arguments["quantization_config"] = _bitsandbytes(quantize, dtype)
+        arguments["quantization_config"] = _bitsandbytes(quantize, dtype, architecture)
     if device.kind == "cuda":
         arguments["device_map"] = "auto" if options.spread > 1 else {"": 0}
     elif quantize:
@@ -249,7 +252,7 @@ def _model(
     return model
 
 
-def _bitsandbytes(quantize: str, dtype: str) -> Any:
+def _bitsandbytes(quantize: str, dtype: str, architecture: Architecture) -> Any:
     try:
         version("bitsandbytes")
     except PackageNotFoundError as error:
@@ -258,9 +261,12 @@ def _bitsandbytes(quantize: str, dtype: str) -> Any:
         ) from error
     from transformers import BitsAndBytesConfig
 
+    # A classifier's head is small and decides everything: it stays as it is (a language model's does by itself).
+    kept: dict[str, Any] = {"llm_int8_skip_modules": ["classifier", "score"]} if architecture == "encoder-only" else {}
     if quantize == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, **kept)
     return BitsAndBytesConfig(
+        **kept,
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=quantize == "nf4-dq",
