@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -47,6 +48,7 @@ COLUMNS = (
 )
 LIKENESS = 0.6
 """Ratio of `difflib.SequenceMatcher` from which a name is offered in place of one that is unknown."""
+DATE = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 VERDICTS: tuple[str, ...] = get_args(LicenceVerdict)
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 
@@ -135,7 +137,7 @@ class Catalogue(Mapping[str, ModelFacts]):
             likeness = max(SequenceMatcher(None, given, name.lower()).ratio() for name in entry.names)
             contained = len(given) > 2 and any(given in name.lower() for name in entry.names)
             if likeness >= LIKENESS or contained:
-                scored.append((-likeness - contained, entry.params, entry.name))
+                scored.append((-1.0 if contained else -likeness, entry.params, entry.name))
         return [name for _, _, name in sorted(scored)[:limit]]
 
     def offer(self, text: str) -> str:
@@ -172,7 +174,19 @@ def _build(entry: Entry, configs: Mapping[str, Config]) -> ModelFacts:
             tied_embeddings=False,
             **known,
         )
-    return facts_from_config(configs[entry.config], name=entry.name, **known)
+    try:
+        facts = facts_from_config(configs[entry.config], name=entry.name, **known)
+    except UserError as error:
+        raise UserError(
+            f"{CONFIGS}, '{entry.config}': {str(error).removeprefix('config.json').lstrip(': ')}"
+        ) from error
+    described = sum(t.numel for t in facts.tensors)
+    if described != entry.params:
+        raise UserError(
+            f"{MODELS}: '{entry.name}' has {entry.params:,} parameters, '{entry.config}' of {CONFIGS} describes"
+            f" {described:,}; the data is damaged, install Berth again"
+        )
+    return facts
 
 
 def _entry(row: dict[str, str | None], where: str) -> Entry:
@@ -196,6 +210,8 @@ def _entry(row: dict[str, str | None], where: str) -> Entry:
     for column in ("name", "family", "licence", "licence_reason", "source", "as_of"):
         if not text[column]:
             raise UserError(f"{where}: {column} is empty")
+    if not DATE.fullmatch(text["as_of"]):
+        raise UserError(f"{where}: as_of is '{text['as_of']}'; it must be a date such as 2026-01-31")
     deployable = one_of("deployable", ("yes", "no")) == "yes"
     return Entry(
         name=text["name"],
@@ -249,7 +265,8 @@ def read_entries(path: Path) -> dict[str, Entry]:
                 taken[name.lower()] = entry.name
             entries[entry.name] = entry
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+        # `line_num` counts lines read whole; the fault is in the next one.
+        raise UserError(f"{path}, line {reader.line_num + 1}: {error}") from error
     if not entries:
         raise UserError(f"{path}: holds no models; the file is cut, install Berth again")
     return entries
@@ -274,6 +291,13 @@ def read_catalogue(folder: Path) -> Catalogue:
     for number, entry in enumerate(entries.values(), start=2):
         if entry.config and entry.config not in configs:
             raise UserError(f"{folder / CONFIGS}: lacks '{entry.config}', which line {number} of {MODELS} needs")
+    used = {entry.config for entry in entries.values()}
+    spare = next((name for name in configs if name not in used), None)
+    if spare is not None:
+        raise UserError(
+            f"{folder / MODELS}, line {len(entries) + 1}: is cut or lacks a line: no model has the shape of '{spare}'"
+            f" in {CONFIGS}; install Berth again"
+        )
     return Catalogue(entries, configs)
 
 

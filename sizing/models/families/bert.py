@@ -123,7 +123,7 @@ def _bert(config: Config) -> Layout:
     elif head.endswith("ForTokenClassification"):
         t.linear("classifier", label_count(config), hidden, bias=True, part="head", layered=False)
     elif head.endswith("ForQuestionAnswering"):
-        t.linear("qa_outputs", 2, hidden, bias=True, part="head", layered=False)
+        t.linear("qa_outputs", label_count(config), hidden, bias=True, part="head", layered=False)
     elif not head.endswith("Model"):
         if roberta:
             masked_lm_head(t, config, "lm_head", "dense", "layer_norm", vocab, hidden, embedding, hidden)
@@ -178,7 +178,7 @@ def _distilbert(config: Config) -> Layout:
     elif head.endswith("ForTokenClassification"):
         t.linear("classifier", label_count(config), hidden, bias=True, part="head", layered=False)
     elif head.endswith("ForQuestionAnswering"):
-        t.linear("qa_outputs", 2, hidden, bias=True, part="head", layered=False)
+        t.linear("qa_outputs", label_count(config), hidden, bias=True, part="head", layered=False)
     elif not head.endswith("Model"):
         t.linear("vocab_transform", hidden, hidden, bias=True, part="head", layered=False)
         t.norm("vocab_layer_norm", hidden, bias=True, part="head", layered=False)

@@ -110,7 +110,7 @@ def layout(config: Config) -> Layout:
     elif head.endswith("ForTokenClassification"):
         t.linear("classifier", label_count(config), hidden, bias=True, part="head", layered=False)
     elif head.endswith("ForQuestionAnswering"):
-        t.linear("qa_outputs", 2, hidden, bias=True, part="head", layered=False)
+        t.linear("qa_outputs", label_count(config), hidden, bias=True, part="head", layered=False)
     elif not head.endswith("Model"):
         masked_lm_head(
             t, config, "cls.predictions", "transform.dense", "transform.LayerNorm", vocab, hidden, embedding, embedded

@@ -18,10 +18,12 @@ def layout(config: Config) -> Layout:
     encoder_layers = layer_count(config, "num_layers")
     decoder_layers = layer_count(config, "num_decoder_layers", default=encoder_layers)
     buckets = positive_int(config, "relative_attention_num_buckets", default=32)
-    feed_forward = text(config, "feed_forward_proj", "relu")
+    model_type = config.get("model_type")
+    feed_forward = text(config, "feed_forward_proj", "relu" if model_type == "t5" else "gated-gelu")
     gated = feed_forward.startswith("gated-")
-    tied = flag(config, "tie_word_embeddings", True)
-    per_layer_bias = config.get("model_type") == "umt5"
+    # Configs of mT5 may leave it out: transformers 4's MT5Config meant false, as the checkpoints are.
+    tied = flag(config, "tie_word_embeddings", model_type != "mt5")
+    per_layer_bias = model_type == "umt5"
 
     t = Tensors()
     t.add("shared.weight", (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)
