@@ -19,8 +19,8 @@ STEPS: tuple[tuple[str, str], ...] = (
         "berth assess --answers docs/support-tickets.json",
     ),
     (
-        "Which open models summarize and may be used in business? The smallest that may do comes first.",
-        "berth models --task summarization --licence business --max-params 3B",
+        "Which open encoder-decoder models summarize and may be used in business? The smallest comes first.",
+        "berth models --task summarization --licence business --architecture encoder-decoder --max-params 3B",
     ),
     (
         "How much memory does FLAN-T5-XL take in 32 bit, and for what?",
