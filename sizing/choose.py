@@ -17,7 +17,6 @@ from sizing.choosing.serving import Planner, Serving, waits
 from sizing.choosing.wishes import Wishes, check_engine
 from sizing.hardware.load import Hardware
 from sizing.hardware.types import InstanceType, Pay, Price
-from sizing.memory.inference import largest_batch
 from sizing.memory.loading import usable_ram_bytes
 from sizing.memory.terms import MemoryEstimate
 from sizing.models.facts import ModelFacts
@@ -249,8 +248,7 @@ def _chosen(
         host=planner.memories.host(serving.dtype, processes),
     )
     device = device_of(instance)
-    setup = planner.memories.setup(serving.dtype, serving.gpus_per_copy, 1)
-    max_batch = largest_batch(planner.model, setup, gpu.memory_bytes)
+    max_batch = planner.memories.largest_batch(serving.dtype, serving.gpus_per_copy, gpu)
     speed = bulk = None
     if not isinstance(device, str) and not serving.speed_gap:
         work, asked = planner.work(serving.dtype), planner.asked(serving.dtype, serving.gpus_per_copy)

@@ -85,13 +85,20 @@ def size(
         )
 
     facts, picked = asked_model(model, task, workload_of, hardware, wishes)
-    _size_inference(facts, workload_of(facts), hardware, wishes, picked, json_output)
+    _size_inference(facts, model or facts.name, workload_of(facts), hardware, wishes, picked, json_output)
 
 
 def _size_inference(
-    facts: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wishes, picked: str, json_output: bool
+    facts: ModelFacts,
+    called: str,
+    workload: Workload,
+    hardware: Hardware,
+    wishes: Wishes,
+    picked: str,
+    json_output: bool,
 ) -> None:
     from dataclasses import replace
+    from shlex import quote
 
     from berth.output import console, print_json
     from sizing.choose import choose
@@ -114,7 +121,7 @@ def _size_inference(
         setup = f"--dtype {choice.chosen.serving.dtype} --batch {choice.chosen.serving.batch}"
         tokens = f"--input-tokens {workload.input_tokens} --output-tokens {workload.output_tokens}"
         out.print("\nNext")
-        out.print(f"  berth memory {facts.name} --for inference {setup} {tokens}", soft_wrap=True)
+        out.print(f"  berth memory {quote(called)} --for inference {setup} {tokens}", soft_wrap=True)
 
 
 def _nothing_fits(choice: Choice, hardware: Hardware) -> Exception:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from sizing.choose import Choice, choose, would_fit
 from sizing.choosing.document import document
+from sizing.choosing.fit import LARGEST_BATCH, Memories
 from sizing.choosing.precision import auto_dtype, refused_dtype
 from sizing.choosing.wishes import Wishes
 from sizing.errors import UserError
 from sizing.hardware.load import load_hardware
 from sizing.hardware.types import PAYS
-from sizing.memory.inference import estimate_inference
+from sizing.memory.inference import estimate_inference, largest_batch
 from sizing.memory.loading import host_terms, usable_ram_bytes
 from sizing.memory.setup import InferenceSetup
 from sizing.memory.terms import Breakdown
@@ -195,6 +196,23 @@ def test_fewer_bits_never_weigh_more(model: str, tokens: int, output: int, batch
     assert weights == sorted(weights)
 
 
+@settings(max_examples=20)
+@given(
+    model=st.sampled_from(MODELS),
+    machine=st.sampled_from(["g4dn.xlarge", "g5.xlarge", "g6f.2xlarge", "p5.4xlarge"]),
+    dtype=st.sampled_from(["fp16", "int8"]),
+    tokens=st.integers(1, 512),
+)
+def test_the_largest_batch_is_found_in_few_estimates_and_is_the_same(
+    model: str, machine: str, dtype: str, tokens: int
+) -> None:
+    gpu = HARDWARE.instance(machine).gpu
+    assert gpu is not None
+    memories = Memories(CATALOGUE[model], Workload(tokens, 32), "plain", "transformers")
+    found = memories.largest_batch(dtype, 1, gpu)
+    assert found == largest_batch(CATALOGUE[model], memories.setup(dtype, 1, 1), gpu.memory_bytes, LARGEST_BATCH)
+
+
 def test_reasons_are_of_their_kind() -> None:
     choice = size(dtype="bf16", max_monthly_usd=1000.0)
     assert reason(choice, "g4dn.2xlarge") == "bf16 asked, T4 has none (compute capability 7.5)"
@@ -208,9 +226,21 @@ def test_reasons_are_of_their_kind() -> None:
     assert reason(size(dtype="fp8"), "g5.2xlarge").startswith("fp8 asked, A10G cannot: compute capability 8.6")
     assert reason(size(dtype="fp16"), "p3.2xlarge") == "offered in no zone of us-east-1"
     assert reason(size(pay="reserved-1y"), "g7.2xlarge") == "unpriced: no reserved-1y rate is known in us-east-1"
-    slow = size(work=Workload(latency_s=3.0))
-    assert reason(slow, "g4dn.2xlarge").startswith("latency: ")
-    assert reason(slow, "g7.2xlarge").startswith("speed unknown: no published memory bandwidth")
+    assert reason(size(work=Workload(latency_s=3.0)), "g4dn.2xlarge").startswith("latency: ")
+
+
+def test_a_gpu_of_unpublished_speed_promises_no_latency_but_serves_a_batch() -> None:
+    known = HARDWARE.instance("g5.2xlarge")
+    assert known.gpu is not None
+    unrated = replace(known, gpu=replace(known.gpu, bandwidth=None))
+    hardware = replace(HARDWARE, instances={known.name: unrated}, _offers={})
+    promised = choose(XL, Workload(latency_s=30.0), hardware, Wishes(dtype="bf16"))
+    assert promised.chosen is None
+    assert promised.refused[0].reason.startswith("speed unknown: no published memory bandwidth for A10G")
+    plain = choose(XL, Workload(), hardware, Wishes(dtype="bf16"))
+    assert plain.chosen is not None
+    assert plain.chosen.speed is None
+    assert any(note.startswith("speed unknown") for note in plain.notes)
 
 
 def test_a_machine_of_a_region_that_lacks_it_is_not_offered() -> None:

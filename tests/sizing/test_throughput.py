@@ -148,7 +148,10 @@ def test_a_part_of_a_gpu_is_that_part_as_fast() -> None:
 def test_what_is_unpublished_is_said_and_not_guessed() -> None:
     hardware = load_hardware()
     assert device_of(hardware.instance("c7i.large")) == "it has no GPU"
-    assert "no published memory bandwidth" in str(device_of(hardware.instance("g7.2xlarge")))
+    known = hardware.instance("g5.xlarge")
+    assert known.gpu is not None
+    slow = replace(known, gpu=replace(known.gpu, bandwidth=None, flops_16bit=None))
+    assert device_of(slow) == "no published memory bandwidth and 16-bit throughput for A10G"
     unknown = replace(T4, name="X1", flops_fp32=None)
     assert can_estimate(Asked("fp32", "vllm", 1, 1), unknown) == "no published fp32 throughput for X1"
     assert can_estimate(Asked("fp16", "vllm", 1, 1), unknown) == ""
@@ -195,13 +198,12 @@ def test_paces_are_in_order_for_every_engine() -> None:
         assert fast.kv_passes <= likely.kv_passes <= slow.kv_passes
 
 
-def test_every_gpu_that_is_rented_alone_has_an_fp32_figure_or_is_known_to_lack_one() -> None:
-    lacking = {
-        i.gpu.name
-        for i in load_hardware().instances.values()
-        if i.gpu is not None and i.gpu.vendor == "nvidia" and tables.fp32_tflops(i.gpu.name) is None
-    }
-    assert lacking == {"RTX PRO 4500", "RTX PRO Server 6000", "B300"}
+@pytest.mark.parametrize("name", ["T4", "V100", "A10G", "L4", "L40S", "A100", "H100", "H200", "B200"])
+def test_the_gpus_of_the_catalogue_have_a_published_fp32_figure_below_their_16_bit_one(name: str) -> None:
+    fp32 = tables.fp32_tflops(name)
+    assert fp32 is not None
+    rated = [g.flops_16bit for g in load_hardware().accelerators if g.name == name and g.flops_16bit]
+    assert all(fp32 * 1e12 < rate for rate in rated)
 
 
 # What a host carries.
