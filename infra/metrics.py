@@ -1,0 +1,17 @@
+"""Names of the metrics that hosts send and alarms read. The handler's metric lines use the same names."""
+
+NAMESPACE = "Berth"
+STACK_DIMENSION = "Stack"
+HEALTHY = "Healthy"
+"""1 when the host answers its health check, 0 when not; sent each minute."""
+READY = "HostReady"
+LATENCY = "Latency"
+"""Milliseconds from a request to its whole answer."""
+SERVER_ERRORS = "ServerErrors"
+QUEUE_DEPTH = "QueueDepth"
+"""Requests that wait on one host."""
+
+AGENT_NAMESPACE = "CWAgent"
+GPU_USE = "nvidia_smi_utilization_gpu"
+GPU_MEMORY = "nvidia_smi_memory_used"
+DISK_USE = "disk_used_percent"

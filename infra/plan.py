@@ -1,0 +1,328 @@
+"""The very program of a stack, run without CLI, plugin, account or network: what it would declare.
+
+A recording monitor stands where the engine's would. Inputs arrive with the engine's own names (camelCase), the same as
+`newState.inputs` of `pulumi preview --json`, so that what reads a plan reads either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.runtime import mocks, rpc, settings
+from pulumi.runtime.stack import run_pulumi_func
+
+from infra.programs import declare
+from infra.resolve import now, resolve
+from infra.settings import PROJECT, MachineSettings
+from infra.stack_files import StackFile, read_stack, stack_names
+from sizing.errors import UserError
+from sizing.hardware.load import Hardware, load_hardware
+from sizing.models.facts import ModelFacts
+from sizing.models.resolve import resolve_model
+
+ACCOUNT = "111122223333"
+"""Account number of AWS's documentation: a plan made offline knows no other."""
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""How the engine writes a value that is known only after an `up`."""
+PREVIEW_FORMAT = "pulumi preview --json"
+ADDED = ("create", "create-replacement", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedResource:
+    """One resource of a stack before it exists. `inputs` have the engine's names."""
+
+    urn: str
+    type: str
+    name: str
+    parent: str
+    """URN of its component, empty for a child of the stack itself."""
+    inputs: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    custom: bool = True
+    """False for a component, which groups resources and costs nothing itself."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "urn": self.urn,
+            "type": self.type,
+            "name": self.name,
+            "parent": self.parent or None,
+            "inputs": self.inputs,
+            "options": self.options,
+            "custom": self.custom,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a stack would be. `deployed` is what stands today, None where nothing is known of it."""
+
+    stack: str
+    region: str
+    settings: Any
+    resources: tuple[PlannedResource, ...]
+    outputs: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    expires_at: datetime | None
+    made_at: datetime
+    deployed: tuple[PlannedResource, ...] | None = None
+
+    def of_type(self, type_: str) -> list[PlannedResource]:
+        return [r for r in self.resources if r.type == type_]
+
+
+class _Recorder(mocks.Mocks):
+    """Answers like AWS would: an id, an ARN and what else programs read of a resource."""
+
+    def __init__(self, region: str, references: Callable[[str], Mapping[str, Any]]) -> None:
+        self.region, self.references = region, references
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        if args.typ == "pulumi:pulumi:StackReference":
+            name = str(args.inputs.get("name") or args.name)
+            return name, {"name": name, "outputs": dict(self.references(name)), "secretOutputNames": []}
+        if not args.custom and not args.typ.startswith("aws:"):
+            return "", dict(args.inputs)
+        return f"{args.name}-id", {**args.inputs, **_answers(args.typ, args.name, args.inputs, self.region)}
+
+    def call(self, args: mocks.MockCallArgs) -> Any:
+        answers: dict[str, dict[str, Any]] = {
+            "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": ACCOUNT, "id": ACCOUNT},
+            "aws:ssm/getParameter:getParameter": {"value": "ami-00000000000000000", "name": args.args.get("name", "")},
+            "aws:ec2/getVpc:getVpc": {"id": args.args.get("id", ""), "cidrBlock": "10.0.0.0/16"},
+        }
+        if args.token not in answers:
+            raise NotImplementedError(f"the offline plan has no answer for {args.token}")
+        return answers[args.token]
+
+
+def _answers(type_: str, name: str, inputs: Mapping[str, Any], region: str) -> dict[str, Any]:
+    """Outputs that AWS would add. Names that AWS or the provider would make up are the logical ones."""
+    label = str(inputs.get("name") or name)
+    service = type_.split(":")[1].split("/", maxsplit=1)[0]
+    computed: dict[str, Any] = {"arn": f"arn:aws:{service}:{region}:{ACCOUNT}:{label}", "name": label}
+    if type_ == "aws:s3/bucket:Bucket":
+        bucket = str(inputs.get("bucket") or label)
+        computed |= {"bucket": bucket, "arn": f"arn:aws:s3:::{bucket}"}
+    elif type_ == "aws:iam/role:Role":
+        computed["arn"] = f"arn:aws:iam::{ACCOUNT}:role/{label}"
+    elif type_ == "aws:cloudwatch/logGroup:LogGroup":
+        computed["arn"] = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{label}"
+    elif type_ == "aws:kms/key:Key":
+        computed |= {"keyId": name, "arn": f"arn:aws:kms:{region}:{ACCOUNT}:key/{name}"}
+    elif type_ == "aws:ecr/repository:Repository":
+        computed |= {
+            "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{region}.amazonaws.com/{label}",
+            "arn": f"arn:aws:ecr:{region}:{ACCOUNT}:repository/{label}",
+        }
+    elif type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+        computed["latestVersion"] = 1
+    elif type_ == "aws:ec2/instance:Instance":
+        computed["privateIp"] = "10.42.0.10"
+    elif type_ == "aws:ec2/eip:Eip":
+        computed["allocationId"] = f"{name}-id"
+    elif type_ == "aws:route53/zone:Zone":
+        computed["zoneId"] = f"{name}-id"
+    elif type_.startswith("aws:lb/"):
+        computed["arnSuffix"] = f"app/{label}/0"
+        computed["dnsName"] = f"{label}.{region}.elb.amazonaws.com"
+    return computed
+
+
+class _Monitor(mocks.MockMonitor):
+    """Keeps every registration with its options, which mocks alone do not see."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__(recorder)
+        self.registered: list[PlannedResource] = []
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the name is the engine's)
+        response = super().RegisterResource(request)
+        if request.type != "pulumi:pulumi:Stack":
+            self.registered.append(
+                PlannedResource(
+                    urn=response.urn,
+                    type=request.type,
+                    name=request.name,
+                    parent="" if _is_stack(request.parent) else request.parent,
+                    inputs=_native(rpc.deserialize_properties(request.object)),
+                    options=_options(request),
+                    custom=bool(request.custom),
+                )
+            )
+        return response
+
+
+def _is_stack(urn: str) -> bool:
+    return not urn or urn.split("::")[2].rsplit("$", maxsplit=1)[-1] == "pulumi:pulumi:Stack"
+
+
+def _native(value: Any) -> Any:
+    """Plain JSON values; what is not known stands as the engine writes it."""
+    if isinstance(value, Mapping):
+        return {str(k): _native(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_native(v) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, str | int | float | bool) or value is None else UNKNOWN
+
+
+def _options(request: Any) -> dict[str, Any]:
+    """The options that were set, by the names of `pulumi.ResourceOptions`."""
+    options: dict[str, Any] = {}
+    if request.protect:
+        options["protect"] = True
+    if request.retainOnDelete:
+        options["retain_on_delete"] = True
+    if request.ignoreChanges:
+        options["ignore_changes"] = list(request.ignoreChanges)
+    if request.dependencies:
+        options["depends_on"] = sorted(request.dependencies)
+    times = {k: getattr(request.customTimeouts, k) for k in ("create", "update", "delete")}
+    if any(times.values()):
+        options["custom_timeouts"] = {k: v for k, v in times.items() if v}
+    return options
+
+
+def record_program(
+    stack: str, region: str, program: Callable[[], Mapping[str, Any]], references: Callable[[str], Mapping[str, Any]]
+) -> tuple[tuple[PlannedResource, ...], dict[str, Any]]:
+    """Run `program`, which declares resources and returns its outputs, under a recording monitor.
+
+    Returns what it registered, sorted by URN so that plans compare, and its outputs.
+    """
+    recorder = _Recorder(region, references)
+    monitor = _Monitor(recorder)
+    outputs: dict[str, Any] = {}
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        mocks.set_mocks(recorder, project=PROJECT, stack=stack, preview=True, monitor=monitor)
+
+        def run() -> None:
+            pulumi.Output.all(**program()).apply(outputs.update)
+
+        loop.run_until_complete(run_pulumi_func(run))
+    finally:
+        settings.reset_options()
+        asyncio.set_event_loop(None)
+        loop.close()
+    return tuple(sorted(monitor.registered, key=lambda r: r.urn)), _native(outputs)
+
+
+def plan_stack(
+    name: str,
+    root: Path | None = None,
+    *,
+    hardware: Hardware | None = None,
+    find_model: Callable[[str], ModelFacts] = resolve_model,
+    clock: Callable[[], datetime] = now,
+) -> Plan:
+    """The plan of the stack `name` of the project at `root` (the one of the current folder).
+
+    Raises `UserError` for settings that are wrong, a model or type that is unknown, and a stack that takes its
+    artifacts from a shared stack without a file.
+    """
+    return _plan(read_stack(name, root), root, hardware or load_hardware(), find_model, clock)
+
+
+def _plan(
+    file: StackFile,
+    root: Path | None,
+    hardware: Hardware,
+    find_model: Callable[[str], ModelFacts],
+    clock: Callable[[], datetime],
+) -> Plan:
+    context = resolve(file.name, file.region, file.settings, ACCOUNT, hardware, find_model, strict=False, clock=clock)
+    outputs: dict[str, Mapping[str, Any]] = {}
+    if isinstance(file.settings, MachineSettings):
+        # Planned before and not within: two programs cannot run at once in one process.
+        wanted = file.settings.shared_stack
+        outputs[wanted] = _shared_outputs(file, root, hardware, find_model, clock)
+    resources, exported = record_program(
+        file.name, file.region, lambda: declare(context), lambda reference: outputs.get(reference, {})
+    )
+    return Plan(
+        stack=file.name,
+        region=file.region,
+        settings=context.settings,
+        resources=resources,
+        outputs=exported,
+        warnings=context.warnings,
+        expires_at=context.expires_at,
+        made_at=clock(),
+    )
+
+
+def _shared_outputs(
+    file: StackFile,
+    root: Path | None,
+    hardware: Hardware,
+    find_model: Callable[[str], ModelFacts],
+    clock: Callable[[], datetime],
+) -> Mapping[str, Any]:
+    name = file.settings.shared_stack.rsplit("/", 1)[-1] if isinstance(file.settings, MachineSettings) else ""
+    base = file.path.parent.parent if root is None else root
+    if name not in stack_names(base):
+        raise UserError(
+            f"stack {file.name}: its shared_stack {name} has no file; `berth new {name} --role shared` writes one"
+        )
+    shared = read_stack(name, base)
+    if shared.settings.role != "shared":
+        raise UserError(f"stack {file.name}: its shared_stack {name} has the role {shared.settings.role}, not shared")
+    if shared.region != file.region:
+        raise UserError(
+            f"stack {file.name} is in {file.region}, its shared_stack {name} in {shared.region}; they must be in one"
+        )
+    return _plan(shared, base, hardware, find_model, clock).outputs
+
+
+def from_preview(path: Path) -> tuple[tuple[PlannedResource, ...], tuple[PlannedResource, ...]]:
+    """What stands before and after, from a file of `pulumi preview --json`.
+
+    Raises `UserError` for a file that is no such document.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no JSON: {error}; write it with `{PREVIEW_FORMAT} > FILE`") from None
+    steps = document.get("steps") if isinstance(document, Mapping) else None
+    if not isinstance(steps, list):
+        raise UserError(f"{path} has no steps; write it with `{PREVIEW_FORMAT} > FILE`")
+    before: dict[str, PlannedResource] = {}
+    after: dict[str, PlannedResource] = {}
+    for number, step in enumerate(steps):
+        try:
+            old, new, op = step.get("oldState"), step.get("newState"), step["op"]
+            if old:
+                before.setdefault(step["urn"], _from_state(old))
+            if new and op not in ("delete", "delete-replaced", "discard-replaced"):
+                after[step["urn"]] = _from_state(new)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: step {number} is no step of `{PREVIEW_FORMAT}`: {error}") from None
+    return tuple(before.values()), tuple(after.values())
+
+
+def _from_state(state: Mapping[str, Any]) -> PlannedResource:
+    urn = str(state["urn"])
+    parent = str(state.get("parent") or "")
+    return PlannedResource(
+        urn=urn,
+        type=str(state["type"]),
+        name=urn.rsplit("::", 1)[-1],
+        parent="" if _is_stack(parent) else parent,
+        inputs=dict(state.get("inputs") or {}),
+        options={k: v for k, v in (("protect", state.get("protect")),) if v},
+        custom=bool(state.get("custom", True)),
+    )

@@ -1,0 +1,88 @@
+"""What the programs of machines share: their prefixes, network, notices, and how long a start takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from infra.components.network import ExistingNetwork, Network, NetworkArgs
+from infra.context import Context, Shared
+from infra.recommend import zones_for
+from infra.settings import MachineSettings
+from sizing.errors import UserError
+from sizing.hardware.types import InstanceType
+from sizing.models.facts import ModelFacts
+from sizing.start_up import start_up
+
+HOST_SERVICES = ("ecr.api", "ecr.dkr", "logs", "monitoring", "ssm", "ssmmessages", "ec2messages")
+"""AWS's APIs that a host calls: image, logs, metrics, Session Manager."""
+
+
+def machine_of(context: Context) -> tuple[MachineSettings, InstanceType, ModelFacts]:
+    """Settings, instance type and model of a stack with machines."""
+    settings, instance, model = context.settings, context.instance, context.model
+    if not isinstance(settings, MachineSettings) or instance is None or model is None:
+        raise TypeError(f"{context.stack} has no machines")
+    return settings, instance, model
+
+
+def slug(model: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-")
+
+
+def artifact_prefix(settings: MachineSettings) -> str:
+    """Where the model's files lie in the artifact bucket."""
+    return settings.artifact or f"models/{slug(settings.model)}"
+
+
+def bundle_prefix(settings: MachineSettings, stack: str) -> str:
+    """Where the model_runtime bundle lies in the artifact bucket."""
+    return settings.bundle or f"bundles/{stack}"
+
+
+def output_prefix(stack: str) -> str:
+    """Where a stack writes."""
+    return f"output/{stack}"
+
+
+def zones_of(context: Context) -> list[str]:
+    """The stack's zone ids, those recorded or those that offer its type. Raises `UserError` where none is known."""
+    settings, instance, _ = machine_of(context)
+    if settings.zones:
+        return settings.zones
+    zones = zones_for(instance.name, context.region, context.hardware, settings.zone_count)
+    if not zones:
+        raise UserError(
+            f"stack {context.stack}: no zone of {context.region} is known to offer {instance.name}; "
+            f"name zone ids under zones, or `berth catalog refresh --region {context.region}`"
+        )
+    return list(zones)
+
+
+def network_of(
+    context: Context, shared: Shared, services: Sequence[str], egress: str, *, public: bool = False, spread: bool = True
+) -> Network | ExistingNetwork:
+    """The stack's own VPC, or the existing one that it names. Without `spread` one zone is enough."""
+    settings, _, _ = machine_of(context)
+    name = f"{context.stack}-network"
+    if settings.vpc_id:
+        return ExistingNetwork(name, context, settings.vpc_id, settings.subnet_ids)
+    zones = zones_of(context)
+    return Network(
+        name,
+        context,
+        NetworkArgs(
+            cidr=settings.vpc_cidr,
+            zones=zones if spread else zones[:1],
+            egress=egress,
+            services=services,
+            public=public,
+            shared=shared,
+            log_retention_days=settings.log_retention_days,
+        ),
+    )
+
+
+def start_up_seconds(model: ModelFacts, instance: InstanceType) -> int:
+    """What a start may take until something is wrong: half as long again as when all is slow, at least 10 minutes."""
+    return max(600, int(start_up(model, instance).total.high * 1.5))

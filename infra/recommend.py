@@ -1,0 +1,135 @@
+"""Sizing's choice as settings that can be recorded: which machine, dtype, batch and zones a stack takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from infra.durations import parse_duration, write_instant
+from infra.settings import AUTO, InferenceSettings, MachineSettings, ServiceSettings, TrainingSettings
+from sizing.choose import choose
+from sizing.choosing.precision import auto_dtype
+from sizing.choosing.wishes import Wishes
+from sizing.errors import UserError
+from sizing.hardware.load import Hardware
+from sizing.models.facts import ModelFacts
+from sizing.workload import Workload
+
+DEFAULT_TRAINING_TYPE = "p4d.24xlarge"
+"""What a training stack takes until `berth size --for training` says otherwise: eight A100 with NVSwitch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """`values` are settings to record; `notes` say why."""
+
+    values: dict[str, Any]
+    notes: tuple[str, ...] = field(default=())
+
+
+def workload_of(settings: MachineSettings) -> Workload:
+    """What the stack is asked to do, as sizing understands it."""
+    batch = settings.batch if isinstance(settings, ServiceSettings) else 1
+    return Workload(settings.input_tokens, settings.output_tokens, batch=batch)
+
+
+def recommend(
+    settings: MachineSettings,
+    region: str,
+    model: ModelFacts,
+    hardware: Hardware,
+    wishes: Wishes | None = None,
+    workload: Workload | None = None,
+) -> Recommendation:
+    """The machine that sizing chooses for these settings, whatever they record.
+
+    Raises `UserError` where nothing fits, with the nearest miss.
+    """
+    if isinstance(settings, TrainingSettings):
+        return Recommendation(
+            {"instance_type": DEFAULT_TRAINING_TYPE, "dtype": "bf16"},
+            (f"{DEFAULT_TRAINING_TYPE}: the default for training; `berth size --for training` compares others",),
+        )
+    wishes = wishes or Wishes(dtype=settings.dtype, region=region, pay=_pay(settings))
+    choice = choose(model, workload or workload_of(settings), hardware, wishes)
+    if choice.chosen is None:
+        miss = choice.nearest_miss()
+        why = f"; the nearest, {miss.instance_type}: {miss.reason}" if miss else ""
+        raise UserError(f"no instance type serves {model.name} in {region} as asked{why}")
+    chosen = choice.chosen
+    values: dict[str, Any] = {
+        "instance_type": chosen.instance.name,
+        "dtype": chosen.serving.dtype,
+        "batch": chosen.serving.batch,
+    }
+    if chosen.serving.hosts > 1:
+        values["replicas"] = chosen.serving.hosts
+    return Recommendation(values, choice.notes)
+
+
+def _pay(settings: MachineSettings) -> str:
+    return "on-demand" if settings.purchase == "capacity-block" else settings.purchase
+
+
+def unrecorded(settings: MachineSettings) -> list[str]:
+    """Keys that say `auto`, or a time to live without its moment: what must be written down before an `up`."""
+    missing = [key for key in ("instance_type", "dtype") if getattr(settings, key) == AUTO]
+    if settings.time_to_live != "off" and not settings.expires_at:
+        missing.append("expires_at")
+    return missing
+
+
+def to_record(
+    settings: MachineSettings,
+    region: str,
+    find_model: Callable[[str], ModelFacts],
+    hardware: Hardware,
+    clock: Callable[[], datetime],
+) -> Recommendation:
+    """The values that replace what is unrecorded; empty where everything is recorded."""
+    values: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    missing = unrecorded(settings)
+    if "instance_type" in missing:
+        found = recommend(settings, region, find_model(settings.model), hardware)
+        values = {k: v for k, v in found.values.items() if getattr(settings, k) != v}
+        notes = found.notes
+    elif "dtype" in missing:
+        values["dtype"] = _dtype_on(settings, find_model(settings.model), hardware)
+    if not settings.zones and not settings.vpc_id:
+        zones = zones_for(values.get("instance_type", settings.instance_type), region, hardware, settings.zone_count)
+        if zones:
+            values["zones"] = list(zones)
+    lives = parse_duration(settings.time_to_live)
+    if lives is not None and not settings.expires_at:
+        values["expires_at"] = write_instant(clock() + lives)
+    return Recommendation(values, notes)
+
+
+def _dtype_on(settings: MachineSettings, model: ModelFacts, hardware: Hardware) -> str:
+    gpu = hardware.instance(settings.instance_type).gpu
+    if gpu is None:
+        raise UserError(f"{settings.instance_type} has no GPU; no dtype can be chosen for it")
+    return "bf16" if isinstance(settings, TrainingSettings) and gpu.bf16 else auto_dtype(model, gpu)
+
+
+def zones_for(instance_type: str, region: str, hardware: Hardware, wanted: int) -> tuple[str, ...]:
+    """Zone ids of the region that offer the type, `wanted` of them at most; empty where that is not known."""
+    offering = hardware.offerings.get((instance_type, region))
+    return () if offering is None else offering.az_ids[:wanted]
+
+
+def differs(settings: MachineSettings, region: str, model: ModelFacts, hardware: Hardware) -> str:
+    """Empty, or a warning that sizing would choose another type than the one recorded."""
+    if settings.instance_type == AUTO or not isinstance(settings, InferenceSettings):
+        return ""
+    try:
+        found = recommend(settings, region, model, hardware)
+    except UserError as error:
+        return f"{settings.instance_type} is recorded; {error}"
+    wished = found.values["instance_type"]
+    if wished == settings.instance_type:
+        return ""
+    return f"{settings.instance_type} is recorded; sizing would choose {wished} with the prices in force"
