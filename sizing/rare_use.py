@@ -101,7 +101,8 @@ def _busy_hours(chosen: Chosen, workload: Workload) -> float | None:
 
 def _bursts(chosen: Chosen, starting: StartUp, busy: float, on_demand: float | None) -> list[Way]:
     start_hours = starting.total.likely / 3600.0
-    until_done = Range(starting.total.low, starting.total.likely, starting.total.high + _DAY_S)
+    # A request waits for the next run: none to a whole day, half a day in the mean.
+    until_done = Range(starting.total.low, starting.total.likely + _DAY_S / 2, starting.total.high + _DAY_S)
     ways = []
     if on_demand is not None:
         ways.append(

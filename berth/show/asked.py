@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sizing.workload import Workload
 
 _NEXT_LARGER = 3
+_TRIED = 20
+"""A larger model is hardly ever faster, cheaper or smaller in memory than twenty that failed before it."""
 
 
 def asked_workload(
@@ -90,7 +92,7 @@ def _pick(
         ),
         key=lambda e: (e.params, e.name),
     )
-    for index, entry in enumerate(suited):
+    for index, entry in enumerate(suited[:_TRIED]):
         model = catalogue[entry.name]
         if choose(model, workload_of(model), hardware, wishes).chosen is not None:
             larger = [e.name for e in suited[index + 1 : index + 1 + _NEXT_LARGER]]
@@ -100,6 +102,6 @@ def _pick(
                 f"picked as the smallest business-friendly model for {task} that a machine serves as asked{then}",
             )
     raise UserError(
-        f"no business-friendly model for {task} is served by any machine as asked; "
+        f"none of the {min(len(suited), _TRIED)} smallest business-friendly models for {task} is served as asked; "
         "loosen --latency, --max-monthly or --max-gpus, or name a model"
     )

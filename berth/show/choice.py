@@ -174,7 +174,7 @@ def _show_costs(out: Console, costs: Costs) -> None:
         percent = f"{abs(endpoint.difference_percent):.0f} % {more} than on demand"
         _line(out, f"SageMaker endpoint {endpoint.instance_type}: {percent}.", "")
     if costs.upfront:
-        _line(out, "An hour with payment upfront: " + ", ".join(f"{n} {usd(r)}" for n, r in costs.upfront) + ".", "")
+        _line(out, "Other terms, an hour: " + ", ".join(f"{n} {usd(r)}" for n, r in costs.upfront) + ".", "")
     for line in costs.lines:
         if line.note:
             _line(out, f"{line.pay}: {line.note}.", "")
@@ -199,7 +199,7 @@ def _show_rare_use(out: Console, costs: Costs) -> None:
         _line(
             out, f"reserved-1y costs less than on demand above {costs.reserved_pays_above_hours:.1f} hours a day.", ""
         )
-    if rare.busy_hours_per_day is None:
+    if rare.busy_hours_per_day is None and costs.hours_per_day >= 24.0:
         return
     drawn = table("way", "a month", "wait", "note", right=("a month",), wrap=("note", "way"))
     for way in rare.ways:
