@@ -24,7 +24,10 @@ NOT_OFFERED = {"p3.2xlarge", "p3.8xlarge", "p3.16xlarge"}
 """Priced, but offered in no zone of any region in the snapshot."""
 CONVERTIBLE_3Y_DEARER = {("p4d.24xlarge", "ap-northeast-1")}
 """The three-year convertible rate is above the one-year rate in the source: the 2025 price cut reached one only."""
-UNKNOWN_FLOPS = {"RTX PRO 4500": "no data sheet of the server edition found", "B300": "sources conflict: 2250, 3500, 3750 dense TFLOPS"}
+UNKNOWN_FLOPS = {
+    "RTX PRO 4500": "no data sheet of the server edition found",
+    "B300": "sources conflict: 2250, 3500, 3750 dense TFLOPS",
+}
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,19 @@ class TestWhatACallerGets:
         assert neuron is not None
         assert (neuron.memory_bytes, neuron.memory_source, neuron.vendor) == (32768 << 20, "api", "neuron")
 
+    @pytest.mark.parametrize(("mib", "known"), [("16200", True), ("15000", True), ("24576", False)])
+    def test_a_gpu_is_known_though_aws_reports_it_a_little_differently(
+        self, folder: Path, edit: Edit, mib: str, known: bool
+    ) -> None:
+        edit("instances.csv", 2, "gpu_memory_mib", mib)
+        gpu, t4 = load_hardware(folder).instances["g4dn.xlarge"].gpu, load_hardware().instances["g4dn.xlarge"].gpu
+        assert gpu is not None
+        assert t4 is not None
+        assert gpu.api_memory_bytes == int(mib) << 20
+        assert (gpu.compute_capability, gpu.bf16) == (7.5, False)
+        assert gpu.memory_bytes == (t4.memory_bytes if known else int(mib) << 20)
+        assert gpu.bandwidth == (t4.bandwidth if known else None)
+
     def test_a_share_of_a_gpu_has_its_partition_and_its_share_of_the_speed(self) -> None:
         hardware = load_hardware()
         eighth, whole = hardware.instances["g6f.large"], hardware.instances["g6.xlarge"].gpu
