@@ -92,6 +92,4 @@ def _weights(device: Breakdown) -> float:
 def _footprint(case: Case) -> float:
     """`get_memory_footprint()`: parameters and buffers, without the row scales that bitsandbytes keeps beside them."""
     dtype, habits = dtype_called(case.setup.dtype), engine(case.setup.engine)
-    return sum(
-        t.numel * (1.0 if is_quantized(t, dtype, habits) else kept_bytes(t, dtype)) for t in case.model.tensors
-    )
+    return sum(t.numel * (1.0 if is_quantized(t, dtype, habits) else kept_bytes(t, dtype)) for t in case.model.tensors)

@@ -240,12 +240,18 @@ def _optimum_gptq(point: Point) -> Case | str:
         engine="transformers-4.3x",
         attention="eager",
     )
-    return Case(model, setup, "allocated + context", 1e6, note="generation of 512 tokens, as the benchmark's README says")
+    return Case(
+        model, setup, "allocated + context", 1e6, note="generation of 512 tokens, as the benchmark's README says"
+    )
 
 
 def _accelerate(point: Point) -> Case | str:
     """accelerate's big_model_inference: memory_allocated after loading, in MiB / 1000."""
-    if "offload" in point.method or point.model == "OPT-30B" or (point.model, point.precision) == ("GPT-NeoX-20B", "fp32"):
+    if (
+        "offload" in point.method
+        or point.model == "OPT-30B"
+        or (point.model, point.precision) == ("GPT-NeoX-20B", "fp32")
+    ):
         return "part of the model was offloaded: the figure is the device map's limit, not the model's need"
     if "weights" not in point.setting:
         return "host memory of offloaded weights, set by the device map"
@@ -317,8 +323,14 @@ _READERS: tuple[tuple[str, Reader], ...] = (
     ("bitsandbytes issue #111", _bitsandbytes),
     ("huggingface/text-generation-inference", _tgi),
     ("huggingface/blog@0097a3854c:hf-bitsandbytes", _int8_blog),
-    ("huggingface/blog@1928066b3a:bloom", lambda _: "several processes or devices in ways that Berth does not serve with"),
-    ("huggingface/blog@062647cf13", lambda _: "host memory of a training launcher's rank; docs/loading.md measures loading"),
+    (
+        "huggingface/blog@1928066b3a:bloom",
+        lambda _: "several processes or devices in ways that Berth does not serve with",
+    ),
+    (
+        "huggingface/blog@062647cf13",
+        lambda _: "host memory of a training launcher's rank; docs/loading.md measures loading",
+    ),
     ("DeepSpeedExamples", lambda _: "a bound (<), not a measurement"),
     ("stas00/ml-engineering", lambda _: "the source of the CUDA context term itself"),
     ("meta-pytorch/gpt-fast", lambda _: "a speed, which `sizing.throughput` answers"),

@@ -10,9 +10,9 @@ Notation in the code: n tokens of this pass (batch × length), e bytes per eleme
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sizing.memory.liveness import Tape
+from sizing.memory.quirks import PLAIN, Quirks
 from sizing.memory.setup import Attention
 from sizing.models.facts import Stack
 
@@ -36,8 +36,9 @@ class Pass:
     attention: Attention
     tensor_parallel: int = 1
     masked: bool = False
-    softmax: Literal["same", "fp32", "fp32-copy"] = "same"
-    """Whether scores go through fp32: in the kernel (CUDA, fp16 input) or by a copy first (`at::softmax`, any other)."""
+    quirks: Quirks = PLAIN
+    softmax_in_kernel: bool = False
+    """`at::softmax` takes fp16 to fp32 inside its CUDA kernel; any other 16-bit input is copied to fp32 first."""
     fp32_rows: bool = False
     """The MLP's last matrix is kept in fp32: its input is cast."""
     dequantized: float = 0.0
@@ -79,14 +80,15 @@ def rotate(tape: Tape, elements: float, e: float) -> float:
 
 def scores(
     tape: Tape, p: Pass, *, heads: float, kv_heads: float, head_dim: float, context: int, biased: bool, causal: bool
-) -> float:
-    """softmax(q·kᵀ)·v; returns the output's bytes. eager keeps b·heads·s·context scores, several times; kernels do not."""
+) -> tuple[float, float]:
+    """softmax(q·kᵀ)·v; returns the bytes of the output and of the weights. eager keeps b·heads·s·context scores several
+    times, kernels keep none."""
     e = p.element_bytes
     query = p.tokens * heads * head_dim * e
     keys = p.batch * context * heads * head_dim * e
     grouped = heads > kv_heads
     if p.attention == "flash":
-        return tape.new(query)
+        return tape.new(query), 0.0
     if p.attention == "sdpa":
         # A position bias becomes a full additive mask; grouped heads are repeated where a mask rules out `enable_gqa`.
         repeated = 2 * keys if grouped and p.length > 1 and (p.masked or biased) else 0.0
@@ -94,53 +96,75 @@ def scores(
         held = [tape.new(repeated / 2), tape.new(repeated / 2), tape.new(mask), tape.new(mask if p.masked else 0.0)]
         out = tape.new(query)
         tape.free(*held)
-        return out
+        return out, 0.0
+    q = p.quirks
     elements = p.batch * heads * p.length * context
+    width = FP32 if q.fp32_scores else e
     repeated_keys = tape.new(keys) if grouped else 0.0
     repeated_values = tape.new(keys) if grouped else 0.0
-    contiguous_query = tape.new(query)
-    contiguous_keys = tape.new(keys)
-    raw = tape.new(elements * e)
-    tape.free(contiguous_query, contiguous_keys)
-    scaled = tape.new(elements * e)
-    tape.free(raw)
+    contiguous_query = tape.new(query / e * width)
+    contiguous_keys = tape.new(keys / e * width)
+    raw = tape.new(elements * width)
+    kept = raw if q.keeps_raw_scores else 0.0
+    if not q.fp32_scores:
+        tape.free(contiguous_query, contiguous_keys)
+        contiguous_query = contiguous_keys = 0.0
+    scaled = tape.new(elements * width) if not q.keeps_raw_scores else raw
+    if not q.keeps_raw_scores:
+        tape.free(raw)
     if causal or p.masked or biased:
-        masked = tape.new(elements * e)
-        tape.free(scaled)
+        masked = tape.new(elements * width)
+        if not q.keeps_raw_scores:
+            tape.free(scaled)
         scaled = masked
-    if p.softmax == "same" or e >= FP32:
-        weights = tape.new(elements * e)
-        tape.free(scaled)
-    else:
-        copied = tape.new(elements * FP32) if p.softmax == "fp32-copy" else 0.0
-        soft = tape.new(elements * FP32)
-        tape.free(copied)
-        weights = tape.new(elements * e)
-        tape.free(soft, scaled)
+    weights = _softmax(tape, p, elements, scaled)
+    tape.free(contiguous_query, contiguous_keys)
+    if kept and scaled is not kept:
+        tape.free(kept)
     contiguous_values = tape.new(keys)
     out = tape.new(query)
     tape.free(contiguous_values)
     transposed = tape.new(query)
-    tape.free(out, weights, repeated_keys, repeated_values)
-    return transposed
+    tape.free(out, repeated_keys, repeated_values)
+    return transposed, weights
 
 
-def self_attention(tape: Tape, stack: Stack, p: Pass, *, kv_heads: int, head_dim: int, causal: bool) -> float:
-    """Projections, positions, scores, output projection; the cache itself is counted apart. Returns [n, h] bytes."""
+def _softmax(tape: Tape, p: Pass, elements: float, scaled: float) -> float:
+    """The attention weights' bytes; `scaled` scores are let go."""
+    e = p.element_bytes
+    if e >= FP32 or not (p.quirks.fp32_softmax or p.quirks.fp32_scores):
+        weights = tape.new(elements * e)
+        tape.free(scaled)
+        return weights
+    copied = tape.new(elements * FP32) if p.quirks.fp32_softmax and not p.softmax_in_kernel else 0.0
+    soft = tape.new(elements * FP32)
+    tape.free(copied)
+    weights = tape.new(elements * e)
+    tape.free(soft, scaled)
+    return weights
+
+
+def self_attention(
+    tape: Tape, stack: Stack, p: Pass, *, kv_heads: int, head_dim: int, causal: bool
+) -> tuple[float, float]:
+    """Projections, positions, scores, output projection; the cache itself is counted apart.
+
+    Returns the bytes of the output [n, h] and of the attention weights that live on.
+    """
     e, n = p.element_bytes, p.tokens
     heads = stack.heads / p.tensor_parallel
     kv = max(1.0, kv_heads / p.tensor_parallel)
-    query = tape.new(n * heads * head_dim * e)
-    key = tape.new(n * kv * head_dim * e)
-    value = tape.new(n * kv * head_dim * e)
-    if stack.qk_norm and stack.norm == "rmsnorm":
-        for width, held in ((heads * head_dim, query), (kv * head_dim, key)):
-            fresh = norm(tape, stack, p, width)
-            tape.free(held)
-            if held is query:
-                query = fresh
-            else:
-                key = fresh
+    sizes = (n * heads * head_dim * e, n * kv * head_dim * e, n * kv * head_dim * e)
+    fused = tape.new(sum(sizes)) if p.quirks.fused_qkv else 0.0
+    query, key = 0.0, 0.0
+    if not fused:
+        query = tape.new(sizes[0])
+        if stack.qk_norm:
+            query = _renew(tape, query, norm(tape, stack, p, heads * head_dim))
+        key = tape.new(sizes[1])
+        if stack.qk_norm:
+            key = _renew(tape, key, norm(tape, stack, p, kv * head_dim))
+    value = 0.0 if fused else tape.new(sizes[2])
     if stack.position == "rotary":
         turned_query = rotate(tape, n * heads * head_dim, e)
         turned_key = rotate(tape, n * kv * head_dim, e)
@@ -150,28 +174,35 @@ def self_attention(tape: Tape, stack: Stack, p: Pass, *, kv_heads: int, head_dim
         # The cache keeps its own copy of the keys and values by concatenation; these are let go.
         tape.free(key, value)
         key = value = 0.0
-    biased = stack.position in ("relative", "alibi")
-    out = scores(
+    out, weights = scores(
         tape,
         p,
         heads=heads,
         kv_heads=kv,
         head_dim=head_dim,
         context=p.context,
-        biased=biased,
+        biased=stack.position in ("relative", "alibi"),
         causal=causal and p.length > 1,
     )
     projected = tape.new(n * stack.hidden_size * e)
-    tape.free(out, query, key, value)
-    return projected
+    tape.free(out, query, key, value, fused)
+    if not p.quirks.holds_weights:
+        tape.free(weights)
+        weights = 0.0
+    return projected, weights
 
 
-def cross_attention(tape: Tape, stack: Stack, p: Pass, encoder_tokens: int) -> float:
-    """Attention over the encoder's output; its keys and values stand in the cache."""
+def _renew(tape: Tape, old: float, fresh: float) -> float:
+    tape.free(old)
+    return fresh
+
+
+def cross_attention(tape: Tape, stack: Stack, p: Pass, encoder_tokens: int) -> tuple[float, float]:
+    """Attention over the encoder's output; its keys and values stand in the cache. Returns as `self_attention`."""
     e, n = p.element_bytes, p.tokens
     heads = stack.heads / p.tensor_parallel
     query = tape.new(n * heads * stack.head_dim * e)
-    out = scores(
+    out, weights = scores(
         tape,
         p,
         heads=heads,
@@ -183,7 +214,10 @@ def cross_attention(tape: Tape, stack: Stack, p: Pass, encoder_tokens: int) -> f
     )
     projected = tape.new(n * stack.hidden_size * e)
     tape.free(out, query)
-    return projected
+    if not p.quirks.holds_weights:
+        tape.free(weights)
+        weights = 0.0
+    return projected, weights
 
 
 def activate(tape: Tape, held: float, size: float, name: str) -> float:
@@ -208,7 +242,12 @@ def mlp(tape: Tape, stack: Stack, p: Pass) -> float:
         return experts(tape, stack, p)
     inner = n * stack.intermediate_size / p.tensor_parallel * e
     expanded = tape.new(p.dequantized)
-    if stack.gated:
+    if stack.gated and p.quirks.fused_gate:
+        both = tape.new(2 * inner)
+        active = tape.new(inner)
+        product = tape.new(inner)
+        tape.free(both, active)
+    elif stack.gated:
         gate = tape.new(inner)
         active = activate(tape, gate, inner, stack.activation)
         up = tape.new(inner)
@@ -244,35 +283,64 @@ def experts(tape: Tape, stack: Stack, p: Pass) -> float:
     return out
 
 
+@dataclass(slots=True)
+class Carried:
+    """What one layer leaves to the next: hidden states, and the attention weights that some model types hold."""
+
+    hidden: float
+    weights: float = 0.0
+
+
 def layer(
-    tape: Tape, stack: Stack, p: Pass, hidden: float, *, kv_heads: int, head_dim: int, causal: bool, encoder_tokens: int = 0
-) -> float:
-    """One layer: `hidden` [n, h] goes in and is let go at the end (the caller holds it); the new one comes out."""
+    tape: Tape,
+    stack: Stack,
+    p: Pass,
+    came: Carried,
+    *,
+    kv_heads: int,
+    head_dim: int,
+    causal: bool,
+    encoder_tokens: int = 0,
+) -> Carried:
+    """One layer. Its input [n, h] is let go at the end, since the caller holds it."""
     n, e = p.tokens, p.element_bytes
     size = n * stack.hidden_size * e
-    normed = norm(tape, stack, p)
-    attended = self_attention(tape, stack, p, kv_heads=kv_heads, head_dim=head_dim, causal=causal)
+    normed = 0.0 if p.quirks.post_norm else norm(tape, stack, p)
+    attended, weights = self_attention(tape, stack, p, kv_heads=kv_heads, head_dim=head_dim, causal=causal)
+    tape.free(came.weights)
     if stack.parallel_residual:
         fed = mlp(tape, stack, p)
         total = tape.new(size)
-        tape.free(normed, attended, fed, hidden)
-        return total
+        tape.free(normed, attended, fed, came.hidden)
+        return Carried(total, weights)
     tape.free(normed)
     residual = tape.new(size)
-    tape.free(attended)
+    kept_output = attended if p.quirks.holds_attention_output else 0.0
+    if not kept_output:
+        tape.free(attended)
+    if p.quirks.post_norm:
+        residual = _renew(tape, residual, norm(tape, stack, p))
     if stack.cross_attention:
-        normed = norm(tape, stack, p)
-        attended = cross_attention(tape, stack, p, encoder_tokens)
+        normed = 0.0 if p.quirks.post_norm else norm(tape, stack, p)
+        attended, cross_weights = cross_attention(tape, stack, p, encoder_tokens)
+        weights += cross_weights
         tape.free(normed)
         summed = tape.new(size)
         tape.free(attended, residual)
         residual = summed
-    normed = norm(tape, stack, p)
+        if p.quirks.post_norm:
+            residual = _renew(tape, residual, norm(tape, stack, p))
+    normed = 0.0 if p.quirks.post_norm else norm(tape, stack, p)
     fed = mlp(tape, stack, p)
     tape.free(normed)
     summed = tape.new(size)
-    tape.free(fed, residual, hidden)
-    return summed
+    tape.free(fed, residual, came.hidden, kept_output)
+    if p.quirks.holds_weights == "layer":
+        tape.free(weights)
+        weights = 0.0
+    if p.quirks.post_norm:
+        summed = _renew(tape, summed, norm(tape, stack, p))
+    return Carried(summed, weights)
 
 
 def stack_peak(stack: Stack, p: Pass, *, causal: bool, encoder_tokens: int = 0) -> float:
@@ -289,15 +357,15 @@ def stack_peak(stack: Stack, p: Pass, *, causal: bool, encoder_tokens: int = 0) 
         elif p.masked or stack.position == "alibi":
             tape.new(p.batch * p.length * p.context)
         # The token embeddings stay with the caller while the layers run.
-        tape.new(p.tokens * stack.hidden_size * e)
-        hidden = tape.new(p.tokens * stack.hidden_size * e)
+        tape.new(p.quirks.held_inputs * p.tokens * stack.hidden_size * e)
+        carried = Carried(tape.new(p.tokens * stack.hidden_size * e))
         # Two layers in a row: the second starts from what the first leaves.
         for _ in range(2):
-            hidden = layer(
+            carried = layer(
                 tape,
                 stack,
                 p,
-                hidden,
+                carried,
                 kv_heads=max(1, kind.kv_heads),
                 head_dim=kind.key_dim if kind.key_dim and kind.value_dim else stack.head_dim,
                 causal=causal,

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
 from sizing.dtypes import DType
 from sizing.dtypes import dtype as dtype_called
 from sizing.errors import UserError
 from sizing.memory.activations import Pass, logits_peak, stack_peak
 from sizing.memory.engines import Engine, engine
 from sizing.memory.kv_cache import CacheSize, cache_size
+from sizing.memory.quirks import quirks_of
 from sizing.memory.runtime import context_terms, slack_term, weight_rounding, workspace_term
 from sizing.memory.setup import InferenceSetup
 from sizing.memory.terms import Breakdown, MemoryEstimate, RuleOfThumb, Term, term
 from sizing.memory.weights import largest_quantized_matrix, weight_terms
 from sizing.models.facts import ModelFacts, Stack
 
-# transformers' eager attention takes the softmax in fp32 for these; the others stay in the compute dtype.
-_SOFTMAX_FP32 = {
-    "llama", "mistral", "mixtral", "qwen", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "granite", "phi",
-    "phi3", "gpt_neox", "gptj", "opt", "bloom", "falcon", "mpt", "gpt_bigcode", "deepseek_v3",
-}  # fmt: skip
 # Before transformers 4.45 every attention layer of these had cosine and sine tables of its own.
 _TABLES_PER_LAYER = {"llama", "mistral", "mixtral", "qwen2", "phi", "gemma", "falcon", "gpt_neox"}
 EXLLAMA_ROWS = 2048
@@ -151,20 +145,15 @@ def _rule_bytes(dtype: DType) -> float:
     return 0.5 if dtype.weight_bytes < 1 else 1.0
 
 
-def _softmax(model: ModelFacts, dtype: DType) -> Literal["same", "fp32", "fp32-copy"]:
-    if model.model_type not in _SOFTMAX_FP32:
-        return "same"
-    # at::softmax converts inside the kernel for CUDA tensors in fp16 only; GPTQ, AWQ and LLM.int8 compute in fp16.
-    half = dtype.name == "fp16" or dtype.name.startswith(("gptq", "awq")) or dtype.name == "int8"
-    return "fp32" if half else "fp32-copy"
-
-
 def _pass(
     model: ModelFacts, stack: Stack, setup: InferenceSetup, dtype: DType, habits: Engine, length: int, context: int
 ) -> Pass:
     largest = largest_quantized_matrix(model, dtype, habits, setup.tensor_parallel)
     attention = setup.attention
-    if attention == "flash" and stack.position in ("relative", "alibi"):
+    quirks = quirks_of(model.model_type)
+    if attention != "eager" and quirks.eager_only:
+        attention = "eager"
+    elif attention == "flash" and stack.position in ("relative", "alibi"):
         attention = "sdpa"  # no flash kernel takes an additive bias
     return Pass(
         batch=setup.batch,
@@ -174,7 +163,9 @@ def _pass(
         attention=attention,
         tensor_parallel=setup.tensor_parallel,
         masked=setup.batch > 1,
-        softmax=_softmax(model, dtype),
+        quirks=quirks,
+        # CUDA tensors in fp16 only; GPTQ, AWQ and LLM.int8 compute in fp16.
+        softmax_in_kernel=dtype.name in ("fp16", "int8") or dtype.name.startswith(("gptq", "awq")),
         fp32_rows=any(t.keep_fp32 for t in model.tensors) and dtype.name in ("fp16", "int8", "nf4", "nf4-dq"),
         dequantized=(
             largest * dtype.compute_bytes * habits.dequantize_copies
@@ -252,13 +243,20 @@ def _cache_terms(cache: CacheSize, peak: Phase) -> list[Term]:
         if cache.cross_attention:
             terms.append(term("KV cache, cross-attention", cache.cross_attention, cache.cross_formula))
     if peak.cache_copy:
-        terms.append(term("KV cache, copy while it grows", peak.cache_copy, "old and new stand side by side for a moment"))
+        terms.append(
+            term("KV cache, copy while it grows", peak.cache_copy, "old and new stand side by side for a moment")
+        )
     return terms
 
 
 def _rotary_tables(model: ModelFacts, dtype: DType, habits: Engine) -> float:
     stack = model.decoder
-    if not habits.rotary_tables or model.model_type not in _TABLES_PER_LAYER or stack is None or not model.context_window:
+    if (
+        not habits.rotary_tables
+        or model.model_type not in _TABLES_PER_LAYER
+        or stack is None
+        or not model.context_window
+    ):
         return 0.0
     return stack.layers * 2 * model.context_window * stack.head_dim * dtype.compute_bytes
 
@@ -277,7 +275,9 @@ def _exllama_buffers(model: ModelFacts, dtype: DType, habits: Engine, tensor_par
 def _load_peak(model: ModelFacts, dtype: DType, habits: Engine, running: float, tensor_parallel: int) -> Term:
     """What the concatenated query, key and value matrices add at the end of loading over the peak of running."""
     names = (".q_proj.", ".k_proj.", ".v_proj.")
-    doubled = sum(t.numel for t in model.tensors if any(n in t.name for n in names)) * dtype.weight_bytes / tensor_parallel
+    doubled = (
+        sum(t.numel for t in model.tensors if any(n in t.name for n in names)) * dtype.weight_bytes / tensor_parallel
+    )
     return term(
         "fused query-key-value copies",
         max(0.0, doubled - running),

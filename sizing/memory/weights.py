@@ -87,7 +87,9 @@ def weight_terms(model: ModelFacts, dtype: DType, engine: Engine, tensor_paralle
             )
         return tuple(terms)
     terms.append(
-        term("weights", quantized, f"{count(quantized_elements)} linear weights × {_packed_bytes(dtype):g} bytes{split}")
+        term(
+            "weights", quantized, f"{count(quantized_elements)} linear weights × {_packed_bytes(dtype):g} bytes{split}"
+        )
     )
     if scales:
         terms.append(term("quantization constants", scales, f"scales of {dtype.label}{split}"))

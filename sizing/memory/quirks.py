@@ -1,0 +1,80 @@
+"""How transformers' eager code of each model type differs in what it keeps alive.
+
+Read from transformers 5.23.0 (`models/*/modeling_*.py`) and checked to a few percent against live bytes of real passes
+(`scripts/oracle_inference.py`). A type that is not listed is taken as the plainest of its kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """What a model type does in a layer. All flags are about memory."""
+
+    fp32_softmax: bool = False
+    """Scores are taken to fp32 for the softmax."""
+    fp32_scores: bool = False
+    """Queries and keys are taken to fp32 before they are multiplied."""
+    keeps_raw_scores: bool = False
+    """The product of queries and keys lives on beside the masked scores."""
+    fused_qkv: bool = False
+    """One matrix makes queries, keys and values; they are views of its output, which lives as long as they do."""
+    fused_gate: bool = False
+    """One matrix makes gate and up."""
+    holds_weights: Literal["", "layer", "next"] = ""
+    """How long a layer's eager attention weights live: to the end of the layer, or until the next layer replaces them."""
+    holds_attention_output: bool = False
+    """The attention's output lives through the MLP."""
+    post_norm: bool = False
+    """Norms come after the residual sums."""
+    held_inputs: int = 1
+    """Tensors of the embeddings' size that the caller holds while the layers run."""
+    eager_only: bool = False
+    """transformers has no sdpa for it."""
+
+
+PLAIN = Quirks()
+_FP32_SOFTMAX = Quirks(fp32_softmax=True)
+_BERT = Quirks(post_norm=True)
+_T5 = Quirks(holds_weights="layer")
+QUIRKS: dict[str, Quirks] = {
+    "llama": _FP32_SOFTMAX,
+    "mistral": _FP32_SOFTMAX,
+    "mixtral": _FP32_SOFTMAX,
+    "qwen2": _FP32_SOFTMAX,
+    "qwen2_moe": _FP32_SOFTMAX,
+    "qwen3": _FP32_SOFTMAX,
+    "qwen3_moe": _FP32_SOFTMAX,
+    "granite": _FP32_SOFTMAX,
+    "gemma": _FP32_SOFTMAX,
+    "gemma2": Quirks(fp32_softmax=True, eager_only=True),
+    "gemma3_text": _FP32_SOFTMAX,
+    "opt": _FP32_SOFTMAX,
+    "phi": _FP32_SOFTMAX,
+    "phi3": Quirks(fp32_softmax=True, fused_qkv=True, fused_gate=True),
+    "gpt_neox": Quirks(fp32_softmax=True, fused_qkv=True),
+    "gpt_bigcode": Quirks(fp32_softmax=True, fused_qkv=True, holds_attention_output=True),
+    "gpt2": Quirks(fused_qkv=True, holds_weights="layer", holds_attention_output=True),
+    "gptj": Quirks(fp32_scores=True, holds_weights="next", eager_only=True),
+    "bloom": Quirks(fp32_softmax=True, fused_qkv=True, keeps_raw_scores=True, holds_weights="next", eager_only=True),
+    "falcon": Quirks(fused_qkv=True, holds_weights="next", keeps_raw_scores=True),
+    "mpt": Quirks(fp32_softmax=True, fused_qkv=True, keeps_raw_scores=True, eager_only=True),
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "distilbert": _BERT,
+    "deberta-v2": Quirks(post_norm=True, eager_only=True),
+    "xlnet": Quirks(post_norm=True, eager_only=True),
+    "bart": Quirks(post_norm=True, held_inputs=2),
+    "t5": _T5,
+    "mt5": _T5,
+    "umt5": _T5,
+}
+
+
+def quirks_of(model_type: str) -> Quirks:
+    """The quirks of transformers' `model_type`."""
+    return QUIRKS.get(model_type, PLAIN)
