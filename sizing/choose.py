@@ -274,7 +274,7 @@ def _chosen(
         f"speed unknown: {serving.speed_gap}" if serving.speed_gap else "",
         ""
         if isinstance(device, str) or planner.holds_when_slow(serving, device)
-        else "the latency holds as likely, not if everything turns out slow; measure it (`berth verify`)",
+        else "the latency holds as likely, not if everything turns out slow: measure it",
         f"under load {waits(planner.wishes.engine)}" if planner.load is not None else "",
         _layers_note(serving, planner),
         _spot_note(best, pays),
