@@ -122,11 +122,11 @@ def show_in_force(out: Console, hardware: Hardware, document: dict[str, Any]) ->
         )
     out.print(drawn)
     out.print()
-    ways = ("on demand", "res. 1y", "res. 3y", "savings 1y", "spot", "SageMaker")
-    drawn = table("types priced", "offered", *ways, "unpriced", right=("offered", *ways, "unpriced"))
+    numbers = ("offered", "on demand", "res. 1y", "savings", "spot", "SageMaker")
+    drawn = table("types priced", *numbers, right=numbers)
     for row in document["regions"]:
-        priced = [row["priced"][pay] for pay in ("on-demand", "reserved-1y", "reserved-3y", "savings-1y", "spot")]
-        cells = [row["offered"], *priced, row["sagemaker"], len(row["unpriced"])]
+        priced = [row["priced"][pay] for pay in ("on-demand", "reserved-1y", "savings-1y", "spot")]
+        cells = [row["offered"], *priced, row["sagemaker"]]
         drawn.add_row(row["region"], *(str(cell) for cell in cells))
     out.print(drawn)
     for row in document["regions"]:
@@ -184,8 +184,8 @@ def type_document(instance: InstanceType) -> dict[str, Any]:
 
 def show_types(out: Console, instances: list[InstanceType]) -> None:
     """Print the types as a table."""
-    numbers = ("vCPU", "RAM GiB", "n", "GPU GiB", "GB/s", "TFLOPS")
-    drawn = table("type", "vCPU", "RAM GiB", "GPU", "n", "GPU GiB", "GB/s", "TFLOPS", "bf16", right=numbers)
+    numbers = ("vCPU", "RAM GiB", "GPU GiB", "GB/s", "TFLOPS")
+    drawn = table("type", "vCPU", "RAM GiB", "GPU", "GPU GiB", "GB/s", "TFLOPS", "bf16", right=numbers, wrap=("GPU",))
     for instance in instances:
         row = type_document(instance)
         gpu = row["gpu"] or {}
@@ -193,8 +193,7 @@ def show_types(out: Console, instances: list[InstanceType]) -> None:
             instance.name,
             str(instance.vcpus),
             f"{row['memory_gib']:g}",
-            gpu.get("name", UNKNOWN),
-            f"{row['gpu_count']:g}" if gpu else UNKNOWN,
+            f"{row['gpu_count']:g} × {gpu['name']}" if gpu else UNKNOWN,
             f"{gpu['memory_gib']:.2f}{_MEMORY_MARK[gpu['memory_source']]}" if gpu else UNKNOWN,
             _number(gpu.get("bandwidth_gb_s")),
             _number(gpu.get("tflops_16bit_dense")),
@@ -230,8 +229,8 @@ def price_document(hardware: Hardware, region: str, instance: InstanceType) -> d
 
 def show_prices(out: Console, region: str, rows: list[dict[str, Any]]) -> None:
     """Print `price_document`s of one region as a table."""
-    headings = ("on demand", "res. 1y", "res. 3y", "savings 1y", "spot", "SageMaker")
-    drawn = table("type", *headings, "offered", right=headings, title=f"{region}, US dollars an hour, Linux")
+    headings = ("on demand", "res. 1y", "res. 3y", "sav. 1y", "spot", "SageMaker")
+    drawn = table("type", *headings, right=headings, title=f"{region}, US dollars an hour, Linux")
     for row in rows:
         paid, terms = row["usd_per_hour"], row["terms"]
         drawn.add_row(
@@ -242,10 +241,13 @@ def show_prices(out: Console, region: str, rows: list[dict[str, Any]]) -> None:
             _usd(paid["savings-1y"], mark="savings-1y" in terms),
             _usd(paid["spot"]),
             _usd(row["sagemaker_hosting"], mark="sagemaker_hosting" in terms),
-            "not known" if row["offered"] is None else _YES_NO[row["offered"]],
         )
     out.print(drawn)
     out.print("Reserved, savings: nothing upfront unless marked. SageMaker: hosting of ml.TYPE. – no rate known.")
+    for offered, words in ((False, "Offered in no zone"), (None, "Not known whether offered")):
+        names = [row["instance_type"] for row in rows if row["offered"] is offered]
+        if names:
+            out.print(f"{words}: {', '.join(names)}")
     marked = {(_TERM_OF[key], text) for row in rows for key, text in row["terms"].items() if key in _TERM_OF}
     for what, text in sorted(marked):
         out.print(f"* {what}: {text}.")
@@ -293,4 +295,4 @@ def _number(value: float | None) -> str:
 
 
 def _usd(value: float | None, *, none: str = UNKNOWN, mark: bool = False) -> str:
-    return none if value is None else f"{value:.4f}{'*' if mark else ''}"
+    return none if value is None else f"{value:.{4 if value < 100 else 3}f}{'*' if mark else ''}"

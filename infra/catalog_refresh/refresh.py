@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -267,7 +268,11 @@ def _sources(text: str) -> dict[str, str]:
 
 def _check(staged: Path, wanted: Sequence[str], base: _Base, summary: Summary) -> None:
     """Read the written catalogue as the next command will, refuse a hollow one, and sum up what is in it."""
-    hardware = build_hardware(DATA, staged)
+    try:
+        hardware = build_hardware(DATA, staged)
+    except UserError as error:
+        problem = str(error).removesuffix(cache.RESET_HINT).replace(f"{staged}{os.sep}", "")
+        raise UserError(f"what AWS answered makes no catalogue: {problem}; {KEPT}") from None
     for region in wanted:
         priced = [o for o in hardware.offers(region, ("on-demand",), include_not_offered=True) if o.instance.gpu]
         if not priced:

@@ -57,7 +57,7 @@ def test_types_as_a_table_and_as_json(run_berth: Run) -> None:
     ran = run_berth("catalog", "types", "--family", "g4dn")
     assert ran.code == 0
     row = next(line.split() for line in ran.out.splitlines() if line.startswith("g4dn.2xlarge"))
-    assert row == ["g4dn.2xlarge", "8", "32", "T4", "1", "15.00", "320", "65", "no"]
+    assert row == ["g4dn.2xlarge", "8", "32", "1", "×", "T4", "15.00", "320", "65", "no"]
     document = {row["instance_type"]: row for row in json.loads(run_berth("catalog", "types", "--json").out)}
     assert len(document) == 81
     assert document["g4dn.2xlarge"]["gpu"]["memory_source"] == "nvidia-smi"
@@ -69,9 +69,22 @@ def test_types_as_a_table_and_as_json(run_berth: Run) -> None:
 def test_prices_show_unpriced_as_unpriced(run_berth: Run) -> None:
     lines = run_berth("catalog", "prices", "--region", "us-west-2").out.splitlines()
     row = next(line.split() for line in lines if line.startswith("p5e.48xlarge"))
-    assert row == ["p5e.48xlarge", "unpriced", "–", "–", "–", "–", "–", "yes"]
+    assert row == ["p5e.48xlarge", "unpriced", "–", "–", "–", "–", "–"]
     row = next(line.split() for line in lines if line.startswith("g4dn.2xlarge"))
     assert row[1:4] == ["0.7520", "0.4740", "0.3250"]
+
+
+def test_prices_say_what_is_not_offered(run_berth: Run) -> None:
+    out = " ".join(run_berth("catalog", "prices").out.split())
+    assert "Offered in no zone: p3.2xlarge, p3.8xlarge, p3.16xlarge, p5e.48xlarge" in out
+
+
+@pytest.mark.parametrize("listing", [("show",), ("types",), ("prices", "--region", "us-east-1")])
+def test_no_table_is_cut_at_80_columns(
+    run_berth: Run, monkeypatch: pytest.MonkeyPatch, listing: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "…" not in run_berth("catalog", *listing).out
 
 
 def test_prices_as_json_hold_every_rate_its_date_and_source(run_berth: Run) -> None:

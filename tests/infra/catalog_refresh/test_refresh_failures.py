@@ -393,8 +393,9 @@ def test_a_hollow_catalogue_is_not_put_in_force(
     whole = page["SpotPrice"]
     page["SpotPrice"] = "-1.0"
     try:
-        with pytest.raises(UserError, match="is negative"):
+        with pytest.raises(UserError, match=r"makes no catalogue: prices\.csv, line \d+, .* is negative") as refused:
             replayed()
+        assert str(refused.value).endswith(KEPT)
     finally:
         page["SpotPrice"] = whole
     assert snapshot(catalog) == {}
