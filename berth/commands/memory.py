@@ -1,15 +1,172 @@
-"""`berth memory`: the terms of a model's memory."""
+"""`berth memory`: a model's memory, term by term, for serving it or for fine-tuning it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer()
+from berth.output import JsonOption, console, print_json
+
+if TYPE_CHECKING:
+    from sizing.memory.terms import MemoryEstimate
+    from sizing.models.facts import ModelFacts
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_INFERENCE, _TRAINING = "Serving", "Fine-tuning"
+_DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4"
 
 
-@app.command()
-def memory(model: Annotated[str, typer.Argument(help="Model")]) -> None:
-    """Memory of a model, term by term, on the device and on the host."""
-    typer.echo(model)
+@app.command(
+    epilog="JSON: device: {terms: [{name, bytes, formula}], total_bytes, by_metric}, host: {…}, rule_of_thumb: {params, "
+    "bytes_per_param, overhead, total_bytes}. Sizes are bytes; total_bytes is as the driver sees it."
+)
+def memory(
+    model: Annotated[str, typer.Argument(help="A catalogue name, org/name, or a folder with a config.json.")],
+    purpose: Annotated[
+        str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")
+    ] = "inference",
+    input_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of each input sequence.")] = 512,
+    output_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Tokens of each answer (default 128; in training of an encoder-decoder its target's)."
+        ),
+    ] = None,
+    attention: Annotated[str, typer.Option(metavar="NAME", help="eager, sdpa or flash.")] = "sdpa",
+    tensor_parallel: Annotated[
+        int, typer.Option(metavar="N", help="Devices that share each layer; terms are per device.")
+    ] = 1,
+    instance: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Hold the estimate against this instance type, e.g. g4dn.2xlarge.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help=f"{_DTYPES}.", rich_help_panel=_INFERENCE)] = "auto",
+    batch: Annotated[int, typer.Option(metavar="N", help="Sequences at once.", rich_help_panel=_INFERENCE)] = 1,
+    loading: Annotated[
+        str, typer.Option(metavar="WAY", help="How the model is read: plain, mmap …", rich_help_panel=_INFERENCE)
+    ] = "plain",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Whose allocations: transformers, transformers-4.3x, litgpt, autoawq, vllm.",
+            rich_help_panel=_INFERENCE,
+        ),
+    ] = "transformers",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="full, lora, qlora or prompt.", rich_help_panel=_TRAINING)
+    ] = "full",
+    precision: Annotated[
+        str, typer.Option(metavar="NAME", help="bf16, fp16 (both mixed), fp32 or pure-bf16.", rich_help_panel=_TRAINING)
+    ] = "bf16",
+    optimizer: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="adamw, adamw8bit, adafactor, sgd or lion.", rich_help_panel=_TRAINING),
+    ] = "adamw",
+    micro_batch: Annotated[
+        int, typer.Option(metavar="N", help="Sequences per GPU and step.", rich_help_panel=_TRAINING)
+    ] = 1,
+    gpus: Annotated[int, typer.Option(metavar="N", help="GPUs, of all nodes.", rich_help_panel=_TRAINING)] = 1,
+    zero: Annotated[
+        int, typer.Option(metavar="STAGE", help="DeepSpeed ZeRO stage: 0, 1, 2 or 3.", rich_help_panel=_TRAINING)
+    ] = 0,
+    offload: Annotated[
+        str,
+        typer.Option(metavar="WHAT", help="To host memory: none, optimizer or all.", rich_help_panel=_TRAINING),
+    ] = "none",
+    checkpointing: Annotated[
+        bool,
+        typer.Option("--checkpointing", help="Keep layer inputs only and recompute.", rich_help_panel=_TRAINING),
+    ] = False,
+    lora_rank: Annotated[
+        int, typer.Option(metavar="R", help="Rank of LoRA's matrices.", rich_help_panel=_TRAINING)
+    ] = 16,
+    json_output: JsonOption = False,
+) -> None:
+    """Memory of a model, term by term, on the device and on the host, with its formula and its range.
+
+    What it predicts is said with each total: allocated, reserved, or as the driver sees it.
+    """
+    from berth.hub import find_model
+    from sizing.errors import UserError, unknown
+
+    if purpose not in ("inference", "training"):
+        raise unknown("purpose", purpose, ("inference", "training"), hint="allowed: --for inference, --for training")
+    if attention not in ("eager", "sdpa", "flash"):
+        raise UserError(f"attention is '{attention}'; allowed: eager, sdpa, flash")
+    facts = find_model(model)
+    if purpose == "inference":
+        estimate, situation = _inference(
+            facts,
+            dtype=dtype,
+            batch=batch,
+            input_tokens=input_tokens,
+            output_tokens=128 if output_tokens is None else output_tokens,
+            tensor_parallel=tensor_parallel,
+            engine=engine,
+            attention=attention,
+            loading=loading,
+        )
+        devices = tensor_parallel
+    else:
+        estimate, situation = _training(
+            facts,
+            method=method,
+            precision=precision,
+            optimizer=optimizer,
+            micro_batch=micro_batch,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens or 0,
+            gpus=gpus,
+            zero_stage=zero,
+            offload=offload,
+            checkpointing=checkpointing,
+            attention=attention,
+            tensor_parallel=tensor_parallel,
+            lora_rank=lora_rank,
+        )
+        devices = gpus
+    machine = None
+    if instance is not None:
+        from sizing.hardware.load import load_hardware
+
+        machine = load_hardware().instance(instance)
+    if json_output:
+        print_json({"model": facts.name, "for": purpose, **estimate.to_json()})
+        return
+    from berth.show.memory import show_memory
+
+    show_memory(console(), facts, estimate, situation, machine, devices)
+
+
+def _inference(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str]:
+    from sizing.dtypes import dtype as dtype_called
+    from sizing.memory.inference import estimate_inference
+    from sizing.memory.setup import InferenceSetup, published_dtype
+
+    if asked["dtype"] == "auto":
+        asked["dtype"] = published_dtype(facts)
+    setup = InferenceSetup(**asked)
+    label = dtype_called(setup.dtype).label
+    answer = f", {setup.output_tokens:,} out" if facts.generates else ""
+    return estimate_inference(facts, setup), (
+        f"serving in {setup.dtype} ({label}), {setup.batch:,} at once, {setup.input_tokens:,} tokens in{answer}"
+        f"{f', tensor parallel over {setup.tensor_parallel}' if setup.tensor_parallel > 1 else ''}, "
+        f"{setup.engine}, {setup.attention} attention, loading '{setup.loading}'"
+    )
+
+
+def _training(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str]:
+    from sizing.memory.training.estimate import estimate_training
+    from sizing.memory.training.setup import TrainingSetup
+
+    setup = TrainingSetup(**asked)
+    target = f" and {setup.output_tokens:,}" if setup.output_tokens else ""
+    kept = ", checkpointing" if setup.checkpointing else ""
+    moved = f", offload {setup.offload}" if setup.offload != "none" else ""
+    return estimate_training(facts, setup), (
+        f"{setup.method} fine-tuning in {setup.precision}, {setup.optimizer}, {setup.micro_batch:,} × "
+        f"{setup.input_tokens:,}{target} tokens a GPU, {setup.gpus:,} GPU(s), ZeRO {setup.zero_stage}{moved}{kept}, "
+        f"{setup.attention} attention"
+    )

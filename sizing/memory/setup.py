@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sizing.errors import UserError
+from sizing.models.facts import ModelFacts
 
 Attention = Literal["eager", "sdpa", "flash"]
 
@@ -37,9 +38,26 @@ class InferenceSetup:
             raise UserError(f"output-tokens is {self.output_tokens}; it must not be negative")
         for name, limit in (("batch", 100_000), ("input_tokens", 100_000_000), ("output_tokens", 100_000_000)):
             if getattr(self, name) > limit:
-                raise UserError(f"{name.replace('_', '-')} is {getattr(self, name):,}; no machine serves above {limit:,}")
+                raise UserError(
+                    f"{name.replace('_', '-')} is {getattr(self, name):,}; no machine serves above {limit:,}"
+                )
         if self.tensor_parallel > 1024:
             raise UserError(f"tensor-parallel is {self.tensor_parallel}; at most 1024")
 
     def with_batch(self, batch: int) -> InferenceSetup:
         return replace(self, batch=batch)
+
+
+_PUBLISHED = {
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "fp32": "fp32",
+    "fp16": "fp16",
+    "bf16": "bf16",
+}
+
+
+def published_dtype(model: ModelFacts) -> str:
+    """The dtype that `model` was published in, in Berth's name; bf16 where it is not known."""
+    return _PUBLISHED.get(model.published_dtype, "bf16")
