@@ -43,6 +43,12 @@ class Dialect:
     """The probabilities become a tensor of their own before they meet the values."""
     repeat_values: bool = False
     """Keys and values are expanded to all heads before the rotation (Falcon's newer models)."""
+    copies_kv: bool = False
+    """A single key-value head is picked by an index, which copies it."""
+    learned_bias: bool = False
+    """A learned relative position bias is added to the scores."""
+    pooled: bool = False
+    """A classifier reads the first token in place, which keeps all of the last hidden states."""
     attention_dropout: bool = True
     output_dropout: bool = True
     """The stack's dropout after the attention's output projection."""
@@ -69,7 +75,7 @@ class Dialect:
     repeats_kv: bool = False
     """sdpa and flash see keys and values expanded to all heads."""
     copies_output: bool = False
-    """The attention kernel's output is copied to become contiguous."""
+    """A fused kernel's output is copied: rotating a part of each head leaves queries, and so the output, head by head."""
 
 
 _LLAMA = Dialect(norm="rms", gate="gate_proj")
@@ -86,6 +92,7 @@ _T5 = Dialect(
     final_dropout=True,
     attentions=("eager", "sdpa"),
     loss_fp32=False,
+    learned_bias=True,
 )
 _BERT = Dialect(
     block="post",
@@ -127,8 +134,10 @@ _DIALECTS: dict[str, Dialect] = {
     "gemma2": replace(_GEMMA, block="sandwich", score_steps=1, logits_steps=1, attentions=("eager", "flash")),
     "gemma3": replace(_GEMMA, block="sandwich"),
     "gemma3_text": replace(_GEMMA, block="sandwich"),
-    "phi3": replace(_LLAMA, qkv=("qkv_proj",), up="gate_up_proj", gate="gate_up_proj"),
-    "phi": Dialect(block="parallel", two_norms=False, out="dense", up="fc1", down="fc2", embedding_dropout=True),
+    "phi3": replace(_LLAMA, qkv=("qkv_proj",), up="gate_up_proj", gate="gate_up_proj", copies_output=True),
+    "phi": Dialect(
+        copies_output=True, block="parallel", two_norms=False, out="dense", up="fc1", down="fc2", embedding_dropout=True
+    ),
     "t5": _T5,
     "mt5": _T5,
     "umt5": _T5,
@@ -152,6 +161,7 @@ _DIALECTS: dict[str, Dialect] = {
         attentions=("eager", "flash"),
     ),
     "gpt_neox": Dialect(
+        copies_output=True,
         block="parallel",
         qkv=("query_key_value",),
         out="attention.dense",
@@ -180,6 +190,7 @@ _DIALECTS: dict[str, Dialect] = {
         probs_cast=False,
         attention_dropout=False,
         output_dropout=False,
+        copies_kv=True,
     ),
     "mpt": Dialect(
         qkv=("Wqkv",),
@@ -194,15 +205,15 @@ _DIALECTS: dict[str, Dialect] = {
     "bart": _BART,
     "mbart": replace(_BART, block="pre", final_norm=True),
     "pegasus": replace(_BART, block="pre", final_norm=True, embedding_norm=False),
-    "bert": _BERT,
+    "bert": replace(_BERT, pooled=True),
     "roberta": _BERT,
     "xlm-roberta": _BERT,
     "electra": _BERT,
     "distilbert": replace(
-        _BERT, qkv=("q_lin", "k_lin", "v_lin"), out="out_lin", up="lin1", down="lin2", output_dropout=False
+        _BERT, qkv=("q_lin", "k_lin", "v_lin"), out="out_lin", up="lin1", down="lin2", output_dropout=False, pooled=True
     ),
     "deberta-v2": replace(
-        _BERT, qkv=("query_proj", "key_proj", "value_proj"), kind="deberta", masked_fill=True, attentions=("eager",)
+        _BERT, qkv=("query_proj", "key_proj", "value_proj"), kind="deberta", pooled=True, attentions=("eager",)
     ),
     "xlnet": Dialect(
         block="post",

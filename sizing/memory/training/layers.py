@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from sizing.memory.training.dialects import Dialect
@@ -105,6 +104,8 @@ class Layer:
             k = ops.linear(names[1], source, self.kv_width, self.hidden)
             v = ops.linear(names[2], source, self.kv_width, self.hidden)
         kv_heads = self.kv_heads
+        if d.copies_kv and self.kv_heads == 1:
+            k, v = ops.copy(k), ops.copy(v)
         if d.repeat_values and self.kv_heads != self.heads:
             q, k, v = ops.copy(q), ops.copy(k, q.elements), ops.copy(v, q.elements)
             kv_heads = self.heads
@@ -123,10 +124,19 @@ class Layer:
             keys=keys,
             batch=self.batch,
             dropout=stack.attention_dropout,
-            bias=stack.position == "relative" and d.kind == "",
+            bias=self.bias(keys, cross=cross),
             cross=cross,
         )
         return ops.linear(out_name, out, self.hidden, self.width)
+
+    def bias(self, keys: int, *, cross: bool) -> int:
+        """Elements of the position bias that a layer of T5 makes its own: merged with the causal or the padding mask."""
+        if not self.dialect.learned_bias:
+            return 0
+        own = self.heads * self.tokens * keys
+        if self.ops.recipe.padded:
+            return self.batch * own
+        return own if self.stack.cross_attention and not cross else 0
 
     def deberta(self, x: Var) -> Var:
         """DeBERTa v2's disentangled attention: content-to-position and position-to-content scores beside the content
@@ -138,13 +148,14 @@ class Layer:
         size = self.batch * self.heads * self.tokens**2
         scores = ops.matmul(q, ops.plain(k), size)
         table = ops.var(span * self.hidden, q.width, grad=ops.recipe.full)
+        table = ops.drop(table, stack.dropout)
         for name in ("key_proj", "query_proj"):
-            table = ops.drop(table, stack.dropout)
             place = ops.copy(ops.linear(name, table, self.width, self.hidden), self.batch * span * self.width)
             other = q if name == "key_proj" else k
             met = ops.matmul(other, place, self.batch * self.heads * self.tokens * span)
             index = Store(8 * self.tokens**2, ops.tag)
-            gathered = ops.record((met,), ops.var(size, met.width, grad=met.grad), (index,))
+            # gather keeps what it picks from.
+            gathered = ops.record((met,), ops.var(size, met.width, grad=met.grad), (met.store, index))
             scores = ops.add(scores, ops.plain(gathered))
         mask = Store(self.batch * self.tokens**2, ops.tag)
         scores = ops.record((scores,), ops.var(size, scores.width, grad=scores.grad), (mask,))
@@ -177,6 +188,9 @@ class Layer:
             probs = ops.cast(probs, ops.recipe.autocast)
         ops.tag = before
         out = ops.copy(ops.matmul(probs, ops.copy(v), q.elements))
+        if out.grad:
+            # einsum turns the output matrix around and keeps the copy.
+            ops.record((out,), out, (Store(self.hidden * self.width * out.width, "weight copies"),))
         return ops.linear(d.out, out, self.hidden, self.width)
 
     # MLP
@@ -208,19 +222,27 @@ class Layer:
         routed = ops.linear("gate", x, stack.experts, self.hidden)
         odds = ops.softmax(ops.cast(routed, 4))
         weights = ops.record((odds,), ops.var(rows * chosen, 4, grad=odds.grad), (Store(rows * chosen * 8, ops.tag),))
-        weights = ops.record((weights,), ops.var(rows * chosen, 4, grad=odds.grad), (Store(rows * 4, ops.tag), weights.store))
+        weights = ops.record(
+            (weights,), ops.var(rows * chosen, 4, grad=odds.grad), (Store(rows * 4, ops.tag), weights.store)
+        )
         order = Store(3 * rows * chosen * 8, ops.tag)
         given = ops.record((x,), ops.var(rows * chosen * self.hidden, x.width, grad=x.grad), (order,))
         ff = self.ff // chosen
-        fused = ops.linear("gate_up_proj", given, 2 * ff, self.hidden)
+        fused = self.grouped(given, 2 * ff, self.hidden)
         gate, up = ops.split(fused, fused.elements // 2, fused.elements // 2)
-        inner = ops.mul(ops.activate(d.activation or stack.activation, gate), up)
-        back = ops.linear("down_proj", inner, self.hidden, ff)
-        out = ops.record(
-            (back, weights), ops.var(back.elements, 4, grad=True), (back.store, weights.store), backward_work=back.elements * 4
-        )
+        back = self.grouped(ops.mul(ops.activate(d.activation or stack.activation, gate), up), self.hidden, ff)
+        kept = (back.store, weights.store)
+        out = ops.record((back, weights), ops.var(back.elements, 4), kept, backward_work=back.elements * 4)
         return ops.plain(ops.cast(out, x.width), x.elements)
 
-
-def sharded(recipe: Recipe, degree: int) -> Recipe:
-    return replace(recipe, shard=degree)
+    def grouped(self, x: Var, out_features: int, in_features: int) -> Var:
+        """One product for all experts (`torch.nn.functional.grouped_mm`, which autocast leaves alone)."""
+        ops, r = self.ops, self.ops.recipe
+        trained = r.full and not r.quantized
+        out = ops.var(x.elements // in_features * out_features, x.width, grad=x.grad or trained)
+        matrices = self.stack.experts * in_features * out_features
+        gradient = matrices * int(r.weights) if trained else 0
+        work = matrices * r.compute if r.quantized else 0
+        return ops.record(
+            (x,), out, (x.store,) if trained else (), weight_grad=gradient, forward_work=work, backward_work=work
+        )

@@ -14,7 +14,7 @@ class Ops(Tape):
     """A `Tape` that knows the recipe: what is trained and in which widths."""
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
+        super().__init__(in_place=recipe.cuda)
         self.recipe = recipe
 
     # Linear layers
@@ -136,21 +136,21 @@ class Ops(Tape):
         keys: int,
         batch: int,
         dropout: float,
-        bias: bool,
+        bias: int,
         cross: bool = False,
     ) -> Var:
         """The attention core: [batch, heads, queries, keys] scores, unless a fused kernel keeps them to itself.
 
         eager: the operations as written. sdpa, flash: torch's fused kernels save query, key, value, output, the
-        log-sum-exp of each row and a random state (`derivatives.yaml`, `_scaled_dot_product_flash_attention`); with a
-        learned position bias sdpa needs the whole bias as a mask of its own in every layer.
+        log-sum-exp of each row and a random state (`derivatives.yaml`, `_scaled_dot_product_flash_attention`); a learned
+        position bias is a mask of `bias` elements that sdpa keeps in every layer (0: none, or shared by all layers).
         """
         r = self.recipe
         kernel = r.kernel if r.kernel in dialect.attentions else dialect.attentions[-1]
         before = self.tag
         width = r.autocast or q.width
         if kernel != "eager":
-            expands = kv_heads != heads and (dialect.repeats_kv or (kernel == "sdpa" and bias))
+            expands = kv_heads != heads and (dialect.repeats_kv or (kernel == "sdpa" and r.padded))
             if expands:
                 k = self.copy(k, q.elements // queries * keys)
                 v = self.copy(v, q.elements // queries * keys)
@@ -159,10 +159,11 @@ class Ops(Tape):
             out = self.var(q.elements, width, grad=q.grad or k.grad or v.grad)
             self.tag = "cross-attention scores" if cross else "attention scores"
             if bias:
-                saved.append(Store(batch * heads * queries * keys * width, self.tag))
+                saved.append(Store(bias * width, self.tag))
             rows = Store(batch * heads * queries * STATISTIC_BYTES, self.tag)
             self.tag = before
-            work = batch * heads * queries * keys * width if bias else q.elements * 4 if kernel == "flash" else 0
+            # The gradient of a mask is as large as the scores; flash adds up the queries' gradient in fp32.
+            work = batch * heads * queries * keys * width if dialect.learned_bias else q.elements * 4
             self.record((q, k, v), out, (*saved, out.store, rows), backward_work=work)
             return self.copy(out) if dialect.copies_output else out
 
@@ -208,8 +209,10 @@ class Ops(Tape):
         """An activation by its name in transformers' `ACT2FN`."""
         if name in ("gelu_new", "gelu_fast", "gelu_10"):
             # NewGELUActivation: 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), written out in torch.
+            # pow is among the functions that autocast runs in fp32 on CUDA.
+            wide = self.cast(x, 4) if self.recipe.autocast and self.recipe.cuda else x
             half = self.plain(x)
-            cube = self.plain(self.keep_input(x))
+            cube = self.plain(self.keep_input(wide))
             curve = self.keep_output(self.plain(self.add(x, cube)))
             return self.mul(half, self.plain(curve))
         if name == "quick_gelu":

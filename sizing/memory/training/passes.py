@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 from sizing.memory.training.dialects import Dialect, dialect_of
 from sizing.memory.training.layers import layer_footprint
@@ -12,6 +13,7 @@ from sizing.memory.training.recipe import Recipe
 from sizing.memory.training.tape import Footprint, Store, Tag
 from sizing.models.facts import ModelFacts, Stack
 
+Part = Literal["encoder", "decoder"]
 TOKEN_ID_BYTES = 8
 """int64."""
 
@@ -47,6 +49,8 @@ class Moment:
     grads: int
     casts: int = 0
     """16-bit copies of weights that autocast holds until the forward pass ends."""
+    fresh: int = 0
+    """Of `grads`, those of the segment that is running."""
 
     def total(self, grad_share: float = 1.0) -> float:
         return sum(self.kept.values()) + self.working + self.casts + self.grads * grad_share
@@ -81,110 +85,152 @@ def step_of(
     loss_chunks: int = 1,
     fused_loss: bool = False,
     old_loss: bool = False,
+    inputs_elsewhere: bool = False,
 ) -> Step:
     """The training step of `model` on `batch` sequences of `tokens` (and `target` tokens of an encoder-decoder).
 
     `head_trained`: embeddings and output projection get gradients. `frozen_input`: no gradient flows into the first
-    layer (frozen embeddings without checkpointing).
+    layer (frozen embeddings; checkpointing asks for one all the same). `inputs_elsewhere`: checkpointed inputs are
+    offloaded to the host.
     """
     d = dialect or dialect_of(model)
     segments: list[Segment] = []
-    vocab = model.vocab_size
-    tied = model.tied_embeddings
     constant = 0
     encoder, decoder = model.encoder, model.decoder
-    source = tokens if encoder is not None and decoder is not None else 0
-    stacks = [(s, n) for s, n in ((encoder, tokens), (decoder, target if source else tokens)) if s is not None]
-    for stack, length in stacks:
-        part = "encoder" if stack is encoder else "decoder"
-        own = not (tied or part == "decoder" and source) or (part == "encoder" and not tied)
-        segments.append(_embedding(stack, d, recipe, batch, length, vocab, head_trained, part=part, first=own))
-        constant += _constants(stack, recipe, batch, length, d)
-        cross = source if stack.cross_attention and source else 0
-        moe = stack.experts > 0
-        if frozen_input and not checkpointing and part == "encoder" or (frozen_input and not source and not checkpointing):
-            first = layer_footprint(stack, d, recipe, batch, length, cross, input_grad=False, moe=moe)
-            segments.append(_layers(part, first, 1, checkpointing, stack, recipe, batch, length))
-            rest = stack.layers - 1
-        else:
-            rest = stack.layers
-        if rest:
-            print_ = layer_footprint(stack, d, recipe, batch, length, cross, moe=moe)
-            segments.append(_layers(part, print_, rest, checkpointing, stack, recipe, batch, length))
-        segments.append(_final(stack, d, recipe, batch, length, part))
-    main = model.main
+    both = encoder is not None and decoder is not None
+    for stack in model.stacks:
+        part: Part = "encoder" if stack is encoder else "decoder"
+        length = target if both and part == "decoder" else tokens
+        source = tokens if both and stack.cross_attention else 0
+        run = _Run(stack, d, recipe, batch, length, source, part)
+        # A tied matrix has its gradient from the head already, and the decoder's embedding is the encoder's.
+        new_gradient = head_trained and not model.tied_embeddings and (part == "encoder" or not both)
+        segments.append(run.embeddings(model.vocab_size, trained=head_trained, new_gradient=new_gradient))
+        segments.extend(run.layers(checkpointing, frozen_input=frozen_input, elsewhere=inputs_elsewhere))
+        segments.append(run.output(feeds_decoder=both and part == "encoder"))
+        constant += run.constants()
     if model.generates:
         head = head_footprint(
-            main.hidden_size,
-            vocab,
+            model.main.hidden_size,
+            model.vocab_size,
             d,
             recipe,
-            batch * (target if source else tokens),
+            batch * (target if both else tokens),
             trained=head_trained,
             chunks=loss_chunks,
             fused=fused_loss,
             old=old_loss,
         )
-        segments.append(
-            Segment("head", 1, head.saved, head.forward, head.backward, head.weight_grads)
+        segments.append(Segment("head", 1, head.saved, head.forward, head.backward, head.weight_grads))
+    casts = 0
+    if checkpointing and recipe.full and recipe.autocast and recipe.weights > recipe.autocast:
+        # Autocast's cache keeps the cast of every trained weight until its context ends, after the loss.
+        casts = model.numel(lambda t: t.kind == "linear" and t.layered) * recipe.autocast // recipe.shard
+    return Step(tuple(segments), constant, casts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A stack on `batch` sequences of `tokens`, attending to `source` tokens of the encoder (0: none)."""
+
+    stack: Stack
+    dialect: Dialect
+    recipe: Recipe
+    batch: int
+    tokens: int
+    source: int
+    part: Part
+
+    @property
+    def hidden(self) -> int:
+        """Elements of the hidden states."""
+        return self.batch * self.tokens * self.stack.hidden_size
+
+    def embeddings(self, vocab: int, *, trained: bool, new_gradient: bool) -> Segment:
+        """Token (and position) embeddings. The gradient of an embedding is a dense matrix of the whole vocabulary; a
+        second use of a tied matrix makes another one before the two are summed."""
+        ops = Ops(self.recipe)
+        ids = Store(self.batch * self.tokens * TOKEN_ID_BYTES, "activations")
+        x = ops.record((), ops.var(self.hidden, self.recipe.stream, grad=trained), (ids,))
+        if self.dialect.embedding_norm:
+            x = ops.norm("layernorm", x, self.stack.hidden_size)
+        if self.dialect.embedding_dropout:
+            x = ops.drop(x, self.stack.dropout)
+        found = ops.measure((), x)
+        matrix = vocab * self.stack.hidden_size * self.recipe.kept if trained else 0
+        gradient = matrix if new_gradient else 0
+        if not new_gradient and not self.recipe.cuda:
+            matrix *= 2  # the sum is a tensor of its own
+        return Segment(f"{self.part} embeddings", 1, found.saved, found.forward, found.backward + matrix, gradient)
+
+    def layers(self, checkpointing: bool, *, frozen_input: bool, elsewhere: bool) -> list[Segment]:
+        count = self.stack.layers
+        found: list[Segment] = []
+        if frozen_input and not checkpointing:
+            found.append(self._segment(1, input_grad=False))
+            count -= 1
+        if count and not checkpointing:
+            found.append(self._segment(count))
+        elif count:
+            found.append(self._checkpointed(count, elsewhere=elsewhere))
+        return found
+
+    def _footprint(self, *, input_grad: bool = True) -> Footprint:
+        return layer_footprint(
+            self.stack,
+            self.dialect,
+            self.recipe,
+            self.batch,
+            self.tokens,
+            self.source,
+            input_grad=input_grad,
+            moe=self.stack.experts > 0,
         )
-    return Step(tuple(segments), constant, 0)
 
+    def _segment(self, count: int, *, input_grad: bool = True) -> Segment:
+        found = self._footprint(input_grad=input_grad)
+        return Segment(self.part, count, found.saved, found.forward, found.backward, found.weight_grads)
 
-def _layers(
-    part: str, print_: Footprint, count: int, checkpointing: bool, stack: Stack, recipe: Recipe, batch: int, tokens: int
-) -> Segment:
-    if not checkpointing:
-        return Segment(part, count, print_.saved, print_.forward, print_.backward, print_.weight_grads)
-    # torch.utils.checkpoint keeps the layer's input alone and runs the layer again before its backward pass.
-    kept: dict[Tag, int] = {"activations": batch * tokens * stack.hidden_size * recipe.stream}
-    behind = kept["activations"] + max(print_.forward + print_.output, print_.backward)
-    return Segment(part, count, kept, print_.unsaved, behind, print_.weight_grads, recomputed=True)
+    def _checkpointed(self, count: int, *, elsewhere: bool) -> Segment:
+        """torch.utils.checkpoint keeps a layer's input alone and runs the layer again before its backward pass."""
+        found = self._footprint()
+        size = self.hidden * self.recipe.stream
+        again = max(found.forward + found.output, found.backward)
+        kept: dict[Tag, int] = {} if elsewhere else {"activations": size}
+        return Segment(self.part, count, kept, found.unsaved, again + size, found.weight_grads, recomputed=True)
 
+    def output(self, *, feeds_decoder: bool) -> Segment:
+        ops = Ops(self.recipe)
+        x = ops.var(self.hidden, self.recipe.stream)
+        out = ops.norm(self.dialect.norm, x, self.stack.hidden_size) if self.dialect.final_norm else x
+        if self.dialect.final_dropout:
+            out = ops.drop(out, self.stack.dropout)
+        found = ops.measure((x,), out, counted=(x,))
+        saved = dict(found.saved)
+        if self.dialect.pooled and self.recipe.full:
+            saved["activations"] = saved.get("activations", 0) + out.size
+        if feeds_decoder and self.recipe.full:
+            # Kept once by the cross-attentions that read it; its gradient grows from layer to layer.
+            saved["activations"] = saved.get("activations", 0) + out.size
+        if self.dialect.learned_bias and self.recipe.kernel != "eager" and not self.recipe.padded:
+            # The bias is the kernel's mask as it is, one for all layers, unless a causal mask is laid over it.
+            keys = self.source or self.tokens
+            saved["attention scores"] = (
+                self.stack.heads * self.tokens * keys * (self.recipe.autocast or self.recipe.stream)
+            )
+        return Segment(f"{self.part} output", 1, saved, found.forward, found.backward, found.weight_grads)
 
-def _embedding(
-    stack: Stack,
-    dialect: Dialect,
-    recipe: Recipe,
-    batch: int,
-    tokens: int,
-    vocab: int,
-    trained: bool,
-    *,
-    part: str,
-    first: bool,
-) -> Segment:
-    """Token (and position) embeddings. The gradient of an embedding is a dense matrix; a second use of a tied matrix
-    makes another one before the two are summed."""
-    ops = Ops(recipe)
-    ids = Store(batch * tokens * TOKEN_ID_BYTES, "activations")
-    x = ops.var(batch * tokens * stack.hidden_size, recipe.stream, grad=trained)
-    ops.record((), x, (ids,))
-    out = x
-    if dialect.embedding_norm:
-        out = ops.norm("layernorm", out, stack.hidden_size)
-    if dialect.embedding_dropout:
-        out = ops.drop(out, stack.dropout)
-    found = ops.measure((), out)
-    matrix = vocab * stack.hidden_size * recipe.kept if trained else 0
-    saved = dict(found.saved) or {"activations": ids.size}
-    return Segment(
-        f"{part} embeddings", 1, saved, found.forward, found.backward + matrix, matrix if first and trained else 0
-    )
-
-
-def _final(stack: Stack, dialect: Dialect, recipe: Recipe, batch: int, tokens: int, part: str) -> Segment:
-    ops = Ops(recipe)
-    x = ops.var(batch * tokens * stack.hidden_size, recipe.stream)
-    out = ops.norm(dialect.norm, x, stack.hidden_size) if dialect.final_norm else x
-    if dialect.final_dropout:
-        out = ops.drop(out, stack.dropout)
-    found = ops.measure((x,), out, counted=(x,))
-    saved = dict(found.saved)
-    if part == "encoder" and not dialect.final_norm or part == "encoder":
-        # The encoder's output is kept once by the cross-attentions that read it.
-        saved["activations"] = saved.get("activations", 0) + out.size
-    return Segment(f"{part} output", 1, saved, found.forward, found.backward, found.weight_grads)
+    def constants(self) -> int:
+        """Alive from the first layer to the last backward: attention mask, rotation tables, the position bias that all
+        layers share with its gradient."""
+        width = self.recipe.stream
+        scores = self.tokens * self.tokens
+        total = self.batch * scores * width if self.recipe.kernel == "eager" else 0
+        if self.stack.position == "rotary":
+            total += 2 * self.tokens * self.stack.head_dim * width
+        if self.dialect.learned_bias:
+            total += 2 * self.stack.heads * scores * width + TOKEN_ID_BYTES * scores
+        return total
 
 
 @lru_cache(maxsize=1024)
@@ -207,55 +253,34 @@ def head_footprint(
     transformers before 4.45 copied the shifted fp32 logits once more.
     """
     ops = Ops(recipe)
-    ops.tag = "activations"
     x = ops.var(rows * hidden, recipe.stream)
     ops.tag = "logits"
     vocab = -(-vocab // recipe.shard)
-    logits = _project(ops, x, hidden, vocab, trained)
+    logits = ops.linear("lm_head", x, vocab, hidden, trained=trained)
     held = [logits]
     if fused:
         return ops.measure((x,), logits, counted=(x,))
-    size = rows * vocab
     wide = logits
-    if dialect.loss_fp32 or (recipe.autocast and recipe.cuda):
+    if dialect.loss_fp32:
         wide = ops.cast(logits, 4)
-        if dialect.loss_fp32 and wide is not logits:
+        if wide is not logits:
             held.append(wide)
     for _ in range(dialect.logits_steps):
         wide = ops.plain(ops.keep_output(wide))
     if old:
         wide = ops.copy(wide)
+    size = wide.elements
     if chunks > 1:
-        piece = -(-size // chunks)
-        part = ops.copy(wide, piece)
-        done = ops.keep_output(part)
-        loss = ops.plain(done, 1)
-        # Every piece but the last has kept its log-softmax by the time the last one is computed.
-        others = Store((size - piece) * wide.width, "logits")
-        ops.record((loss,), ops.var(1, 4), (others,))
-        return ops.measure((x,), loss, counted=(x,), held=held)
+        wide = ops.copy(wide, -(-size // chunks))
     done = ops.keep_output(wide)
-    loss = ops.plain(done, 1)
+    # log_softmax keeps the type of the logits; autocast takes nll_loss to fp32, which keeps its input.
+    picked = ops.cast(done, 4) if recipe.autocast and recipe.cuda else done
+    saved = [picked.store]
+    if chunks > 1:
+        # Every other piece has kept its log-softmax by the time the last one is computed.
+        saved.append(Store((size - wide.elements) * picked.width, "logits"))
+    loss = ops.record((picked,), ops.var(1, 4), saved)
     return ops.measure((x,), loss, counted=(x,), held=held)
-
-
-def _project(ops: Ops, x: object, hidden: int, vocab: int, trained: bool):  # type: ignore[no-untyped-def]
-    from sizing.memory.training.tape import Var
-
-    assert isinstance(x, Var)
-    ops.tag = "logits"
-    return ops.linear("lm_head", x, vocab, hidden, trained=trained)
-
-
-def _constants(stack: Stack, recipe: Recipe, batch: int, tokens: int, dialect: Dialect) -> int:
-    """Attention mask, rotation tables, the shared relative position bias and its gradient."""
-    mask = batch * tokens * tokens * recipe.stream if recipe.kernel == "eager" else 0
-    if stack.position == "rotary":
-        return mask + 2 * tokens * stack.head_dim * recipe.stream
-    if stack.position == "relative" and dialect.kind == "":
-        bias = stack.heads * tokens * tokens * recipe.stream
-        return mask + bias * 2 + 8 * tokens * tokens
-    return mask
 
 
 def moments(step: Step, *, grads_before: bool = False) -> tuple[Moment, ...]:
@@ -274,9 +299,7 @@ def moments(step: Step, *, grads_before: bool = False) -> tuple[Moment, ...]:
             kept[key] = kept.get(key, 0) + size * segment.count
     last = step.segments[-1]
     start = before[-1]
-    found.append(
-        Moment("end of the forward pass", start, last.ahead + step.constant, everything, step.casts)
-    )
+    found.append(Moment("end of the forward pass", start, last.ahead + step.constant, everything, step.casts))
     grads = 0
     for segment, earlier in zip(reversed(step.segments), reversed(before), strict=True):
         for position in (segment.count, 1) if segment.count > 1 else (1,):
@@ -294,6 +317,7 @@ def moments(step: Step, *, grads_before: bool = False) -> tuple[Moment, ...]:
                     here,
                     working + step.constant,
                     max(done + segment.grads, everything),
+                    fresh=segment.grads,
                 )
             )
         grads += segment.grads * segment.count

@@ -37,6 +37,8 @@ class Recipe:
     """Width of adapter weights."""
     adapter_dropout: float = 0.0
     adapter_a_trained: bool = True
+    padded: bool = False
+    """Sequences are padded, so attention gets a mask for each."""
     fused_norm: bool = False
     """A norm kernel that saves its input and one statistic a row, instead of torch's operations."""
     inplace_residual: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sizing.errors import UserError
 
@@ -13,6 +13,36 @@ Precision = Literal["bf16", "fp16", "fp32", "pure-bf16"]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "sgd", "lion"]
 Offload = Literal["none", "optimizer", "all"]
 TrainAttention = Literal["eager", "sdpa", "flash"]
+Sharding = Literal["zero", "fsdp"]
+Framework = Literal["transformers", "transformers-2023", "litgpt", "torchtune"]
+"""Whose layers run: transformers 5, transformers as it was in 2023 (4.26 to 4.36), litgpt, torchtune."""
+Kernel = Literal["fused", "foreach", "loop"]
+Buckets = Literal["auto", "default"]
+Loss = Literal["plain", "chunked", "fused"]
+Backend = Literal["cuda", "cpu"]
+
+_LIMITS = {
+    "micro_batch": 100_000,
+    "input_tokens": 100_000_000,
+    "gpus": 100_000,
+    "gpus_per_node": 1024,
+    "tensor_parallel": 1024,
+    "lora_rank": 65_536,
+    "gradient_accumulation_steps": 1_000_000,
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "method": get_args(Method),
+    "precision": get_args(Precision),
+    "optimizer": get_args(Optimizer),
+    "offload": get_args(Offload),
+    "attention": get_args(TrainAttention),
+    "sharding": get_args(Sharding),
+    "framework": get_args(Framework),
+    "optimizer_kernel": get_args(Kernel),
+    "buckets": get_args(Buckets),
+    "loss": get_args(Loss),
+    "backend": get_args(Backend),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +70,57 @@ class TrainingSetup:
     base_dtype: str = ""
     """Storage of frozen weights under lora/qlora; empty: bf16 for lora, nf4-dq for qlora."""
     gpu: str = ""
+    gradient_accumulation_steps: int = 1
+    sharding: Sharding = "zero"
+    """fsdp: PyTorch's FSDP; `zero_stage` 3 is FULL_SHARD, 2 SHARD_GRAD_OP."""
+    framework: Framework = "transformers"
+    optimizer_kernel: Kernel = "fused"
+    """torch's AdamW: fused (the Trainer's default) needs no room of its own, foreach as much as one more state, loop
+    that of one tensor."""
+    buckets: Buckets = "auto"
+    """DeepSpeed's bucket sizes: those that transformers and accelerate derive from hidden_size, or DeepSpeed's own."""
+    loss: Loss = "plain"
+    """chunked: logits piece by piece (litgpt, torchtune); fused: never whole (Liger)."""
+    compiled: bool = False
+    lora_dropout: float = 0.0
+    lora_a_frozen: bool = False
+    """LoRA-FA: only B is trained."""
+    adapter_dtype: str = ""
+    """fp32 or bf16; empty: fp32 unless DeepSpeed holds the model."""
+    train_norms: bool = False
+    train_embeddings: bool = False
+    """Embeddings and output projection are trained in full beside the adapters (PEFT's `modules_to_save`)."""
+    kept_dtype: str = ""
+    """Under qlora, of norms, embeddings and head: fp32 (`prepare_model_for_kbit_training`, the default) or bf16."""
+    padded: bool = False
+    """Sequences of a batch are padded to one length, so that sdpa works with a mask: key and value heads are repeated
+    and a position bias is kept for every sequence."""
+    offload_activations: bool = False
+    """Checkpointed layer inputs wait in host memory."""
+    optimizer_in_backward: bool = False
+    """Each weight is updated as soon as its gradient is there, which is then freed."""
+    paged_optimizer: bool = False
+    loading: str = "mmap"
+    """How each process reads the model (`sizing.memory.loading`)."""
+    pinned: bool = True
+    """Offloaded states stand in page-locked memory."""
+    backend: Backend = "cuda"
+    """cpu: torch's CPU kernels, as the oracles run them."""
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch", "input_tokens", "gpus", "gpus_per_node", "tensor_parallel", "lora_rank"):
+        for name, limit in _LIMITS.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"{name.replace('_', '-')} is {value}; it must be a whole number of at least 1")
+            if value > limit:
+                raise UserError(f"{name.replace('_', '-')} is {value:,}; at most {limit:,}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name.replace('_', '-')} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
+        if not 0 <= self.prompt_tokens <= _LIMITS["input_tokens"]:
+            raise UserError(f"prompt-tokens is {self.prompt_tokens}; it must not be negative")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise UserError(f"lora-dropout is {self.lora_dropout}; it must be a probability below 1")
         if self.output_tokens < 0:
             raise UserError(f"output-tokens is {self.output_tokens}; it must not be negative")
         if self.zero_stage not in (0, 1, 2, 3):
@@ -55,7 +130,9 @@ class TrainingSetup:
         if self.offload == "all" and self.zero_stage != 3:
             raise UserError(f"offload all moves parameters as well, which needs --zero 3, not {self.zero_stage}")
         if self.gpus % self.tensor_parallel:
-            raise UserError(f"{self.gpus} GPUs cannot be split into groups of {self.tensor_parallel} (--tensor-parallel)")
+            raise UserError(
+                f"{self.gpus} GPUs cannot be split into groups of {self.tensor_parallel} (--tensor-parallel)"
+            )
 
     @property
     def data_parallel(self) -> int:

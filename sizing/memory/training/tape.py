@@ -95,9 +95,12 @@ class Footprint:
 class Tape:
     """Collects operations. The methods below are torch's building blocks; `layers.py` writes models with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_place: bool = True) -> None:
         self.nodes: list[Node] = []
         self.tag: Tag = "activations"
+        self.in_place = in_place
+        """Gradients that meet are added in place where nobody else holds the first. Not under a dispatch mode such as
+        MemTracker's (torch/csrc/autograd/input_buffer.cpp, `can_accumulate_inplace`)."""
 
     # Tensors
 
@@ -312,7 +315,7 @@ class Tape:
                 if key in grads:
                     # Two gradients meet: summed in place when the first is nobody else's, into a new tensor otherwise.
                     old = grads[key][1]
-                    if users[old] > 1 or node.passes:
+                    if users[old] > 1 or node.passes or not self.in_place:
                         live += v.size
                         peak = max(peak, live + weight_grads + node.weight_grad + node.backward_work)
                         live -= self._leave(old, users, v.size) + self._leave(new_buffer, users, v.size)

@@ -1,0 +1,74 @@
+"""From a setup to how its layers run: `Recipe` (widths, adapters, kernels) and `Dialect` (how the layers are written)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sizing.memory.training.dialects import Dialect, dialect_of
+from sizing.memory.training.recipe import Recipe
+from sizing.memory.training.setup import TrainingSetup
+from sizing.memory.training.sharding import deepspeed, fsdp
+from sizing.memory.training.states import adapter_width
+from sizing.memory.training.trained import lora_targets
+from sizing.memory.training.weights import base_dtype, kept_width, mixed, weight_width
+from sizing.models.facts import ModelFacts
+
+
+def recipe_for(model: ModelFacts, setup: TrainingSetup) -> Recipe:
+    """Widths and switches of a run.
+
+    bf16 or fp16 under DeepSpeed, FSDP or a 16-bit frozen model: the modules are 16-bit. Otherwise torch.autocast over
+    fp32 weights (what the Trainer does with `bf16=True`). A model quantized by bitsandbytes runs under autocast over
+    fp32 norms and embeddings after `prepare_model_for_kbit_training`.
+    """
+    full = setup.method == "full"
+    autocast = 2 if mixed(setup) and not deepspeed(setup) and not fsdp(setup) else 0
+    shared = {
+        "kernel": setup.attention,
+        "cuda": setup.backend == "cuda",
+        "shard": setup.tensor_parallel,
+        "compiled": setup.compiled,
+        "padded": setup.padded,
+        "norms_trained": full or setup.train_norms,
+        "full": full,
+        "autocast": autocast,
+    }
+    if full:
+        width = weight_width(setup)
+        return Recipe(weights=width, kept=width, stream=width, compute=2 if width == 2 else 4, **shared)  # type: ignore[arg-type]
+    dtype = base_dtype(setup)
+    kind = ""
+    kept = int(dtype.kept_bytes)
+    weights: float = dtype.weight_bytes
+    if dtype.quantized:
+        kind = "int8" if dtype.name == "int8" else "4bit" if dtype.name.startswith("nf4") else "gptq"
+        kept = kept_width(setup)
+    if setup.method == "prompt":
+        return Recipe(weights=weights, kept=kept, stream=kept, quantized=kind, **shared)  # type: ignore[arg-type]
+    return Recipe(
+        weights=weights,
+        kept=kept,
+        stream=kept,
+        quantized=kind,  # type: ignore[arg-type]
+        targets=lora_targets(model, setup),
+        rank=setup.lora_rank,
+        adapter=adapter_width(setup),
+        adapter_dropout=setup.lora_dropout,
+        adapter_a_trained=not setup.lora_a_frozen,
+        **shared,  # type: ignore[arg-type]
+    )
+
+
+def dialect_for(model: ModelFacts, setup: TrainingSetup) -> Dialect:
+    """The model type's dialect, as the framework of the run writes it."""
+    found = dialect_of(model)
+    if setup.framework == "transformers-2023":
+        if model.model_type in ("t5", "mt5", "umt5"):
+            # softmax(scores.float()).type_as(scores)
+            found = replace(found, softmax="float")
+        if model.model_type not in ("llama", "mistral", "mixtral", "qwen", "gemma", "phi"):
+            found = replace(found, loss_fp32=False)
+        found = replace(found, repeats_kv=True)
+    elif setup.framework in ("litgpt", "torchtune"):
+        found = replace(found, loss_fp32=setup.framework == "torchtune")
+    return found
