@@ -135,8 +135,8 @@ _CONTEXT = Range(116_592 * KIB, 1_734_560 * KIB, 1_734_560 * KIB)
 322,040 kB without, depending on what initialised CUDA first (pytorch#113326, torch 2.2, lazy loading, 2023-11-09).
 pytorch#12873 has 1,904,088 kB in all (2018-10-19)."""
 IMPORTS = Range(0.337 * GB, 0.773 * GB, 0.95 * GB)
-"""Resident memory of Python after importing torch and transformers: `baseline_bytes` of data/loading_measured.csv, 0.773
-with transformers 5.23 (0.445 of it anonymous, the rest pages of shared libraries), 0.596 with 4.28 (0.337 anonymous)."""
+"""Resident memory of Python after importing torch and transformers (`baseline_bytes` of data/loading_measured.csv):
+0.773 GB with transformers 5.23 (0.445 anonymous, the rest pages of shared libraries), 0.596 with 4.28 (0.337)."""
 _PROCESS_HIGH = 3.8 * GB
 """The largest host memory of a process with its model on the GPU in PEFT's table: T0-3B 2.96, mt0-xxl 3.0,
 bloomz-7b1 3.8 GB (huggingface/peft README, 2023)."""
