@@ -279,7 +279,9 @@ def _lines(facts: ModelFacts) -> list[tuple[str, str]]:
         lines.append(("parameters", "unknown: not published"))
     context = f"{facts.context_window:,} tokens" if facts.context_window else "not limited by the model"
     lines += [("context", context), ("published as", facts.published_dtype)]
-    lines.append(("licence", f"{facts.licence}: {facts.licence_verdict}"))
+    verdict = facts.licence_verdict
+    judged = f": {verdict}" if verdict != "unknown" else "; read it where the model comes from"
+    lines.append(("licence", facts.licence + judged))
     if facts.licence_reason:
         lines.append(("", facts.licence_reason))
     if facts.tasks:
