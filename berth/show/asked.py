@@ -59,7 +59,7 @@ def asked_model(
     wishes: Wishes,
 ) -> tuple[ModelFacts, str]:
     """The model named, or the smallest that suits the task and fits a machine; and what to say of the pick."""
-    from sizing.models.resolve import resolve_model
+    from berth.hub import find_model
     from sizing.models.tasks import suited, task_named
 
     wanted = None if task is None else task_named(task).name
@@ -67,7 +67,7 @@ def asked_model(
         if wanted is None:
             raise UserError("which model? Name one (`berth models` lists them), or give --task for the smallest suited")
         return _pick(wanted, workload_of, hardware, wishes)
-    model = resolve_model(name)
+    model = find_model(name)
     if wanted is None:
         return model, ""
     suits, why = suited(model, wanted)
