@@ -142,12 +142,14 @@ def _stamp(folder: Path) -> int:
 def read_tables(folder: Path = DATA, overlay: Path | None = None) -> tuple[dict[str, list[Row]], cache.Manifest | None]:
     """The rows of instances.csv, offerings.csv and prices.csv, and the manifest of what a refresh laid over them."""
     hint = _REINSTALL if folder == DATA else ""
-    rows = {name: read_rows(folder / name, hint) for name in cache.TABLES}
     if overlay is None:
-        return rows, None
+        return {name: read_rows(folder / name, hint) for name in cache.TABLES}, None
     manifest = cache.read_manifest(overlay)
     fresh = {name: read_rows(overlay / name, cache.RESET_HINT) for name in cache.TABLES}
-    return {name: _over(rows[name], fresh[name], manifest.regions) for name in cache.TABLES}, manifest
+    rows = {name: read_rows(folder / name, hint, manifest.regions) for name in cache.TABLES}
+    replaced = {row.cells["instance_type"] for row in fresh["instances.csv"]}
+    rows["instances.csv"] = [row for row in rows["instances.csv"] if row.cells["instance_type"] not in replaced]
+    return {name: rows[name] + fresh[name] for name in cache.TABLES}, manifest
 
 
 def build_hardware(folder: Path = DATA, overlay: Path | None = None) -> Hardware:
@@ -195,11 +197,3 @@ def build_hardware(folder: Path = DATA, overlay: Path | None = None) -> Hardware
 def _own_or_shipped(folder: Path, name: str) -> Path:
     """A table that AWS does not report: the folder's own where it has one, else Berth's."""
     return folder / name if (folder / name).exists() else DATA / name
-
-
-def _over(rows: list[Row], fresh: list[Row], regions: tuple[str, ...]) -> list[Row]:
-    """Rows with `fresh` laid over them: whole regions of prices and offerings, single instance types."""
-    if "region" in rows[0].cells:
-        return [row for row in rows if row.cells["region"] not in regions] + fresh
-    replaced = {row.cells["instance_type"] for row in fresh}
-    return [row for row in rows if row.cells["instance_type"] not in replaced] + fresh

@@ -6,8 +6,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,14 +88,19 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """The columns of every file, in order. A file with other columns is refused."""
 
+_dates: set[str] = set()
+"""Dates found good: a file has few, many times over."""
 K = TypeVar("K")
 V = TypeVar("V")
-_DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?\Z")
+_DATE = re.compile(r"(?:19|20)[0-9]{2}(?:-(?:0[1-9]|1[0-2])(-[0-9]{2})?)?\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
-    """One line of a file. Empty cells are unknown: text "" and number None."""
+    """One line of a file. Empty cells are unknown: text "" and number None.
+
+    Not frozen, though never changed: thousands are made at every start, and a frozen one takes thrice as long.
+    """
 
     path: Path
     line: int
@@ -160,13 +166,25 @@ class Row:
     def date(self, column: str) -> str:
         """The cell as YYYY, YYYY-MM, YYYY-MM-DD or words that begin with `undated`; must be there."""
         value = self.text(column)
-        if not _DATE.match(value) and not value.startswith("undated"):
+        if value in _dates:
+            return value
+        dated = _DATE.match(value)
+        if not (dated and (not dated[1] or _is_day(value))) and not value.startswith("undated"):
             raise self.error(column, f"'{value}' is neither a date (2026-07-20, 2026-07, 2026) nor 'undated …'")
+        _dates.add(value)
         return value
 
 
-def read_rows(path: Path, hint: str = "") -> list[Row]:
-    """All rows of one of the catalogue's files, its columns checked.
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_rows(path: Path, hint: str = "", without_regions: Collection[str] = ()) -> list[Row]:
+    """The rows of one of the catalogue's files, its columns checked; those of `without_regions` left out.
 
     Raises `UserError` on anything damaged: one line that names the place and ends with `hint`, what to do about it.
     """
@@ -182,13 +200,13 @@ def read_rows(path: Path, hint: str = "") -> list[Row]:
         raise UserError(f"{path} is empty{hint}")
     if not text.endswith("\n"):
         raise UserError(f"{path} is cut off: its last line has no end{hint}")
-    rows = list(_rows(path, text, hint))
-    if not rows:
+    rows = list(_rows(path, text, hint, without_regions))
+    if not rows and not without_regions:
         raise UserError(f"{path} has a header but no rows{hint}")
     return rows
 
 
-def _rows(path: Path, text: str, hint: str) -> Iterator[Row]:
+def _rows(path: Path, text: str, hint: str, without_regions: Collection[str]) -> Iterator[Row]:
     columns = COLUMNS[path.name]
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
@@ -198,10 +216,13 @@ def _rows(path: Path, text: str, hint: str) -> Iterator[Row]:
             extra = [c for c in header if c not in columns]
             problem = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(extra) or 'order'}"
             raise UserError(f"{path}, line 1: the header {problem}{hint}")
+        region = columns.index("region") if "region" in columns else 0
         for cells in reader:
             if len(cells) != len(columns):
                 found = f"{len(cells)} cells where the header has {len(columns)}"
                 raise UserError(f"{path}, line {reader.line_num}: {found}{hint}")
+            if cells[region] in without_regions:
+                continue
             yield Row(path, reader.line_num, dict(zip(columns, cells, strict=True)), hint)
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}{hint}") from None

@@ -225,6 +225,7 @@ class TestDamage:
             ("prices.csv", "on_demand_as_of", "", "is empty, but on_demand_usd_h has a rate"),
             ("prices.csv", "on_demand_as_of", "20.7.2026", "'20.7.2026' is neither a date"),
             ("prices.csv", "on_demand_as_of", "2026-13", "is neither a date"),
+            ("prices.csv", "on_demand_as_of", "2026-02-30", "is neither a date"),
             ("prices.csv", "instance_type", "g9.mega", "g9.mega is not in instances.csv"),
             ("prices.csv", "region", "", "is empty"),
             ("prices.csv", "source", "", "is empty"),
