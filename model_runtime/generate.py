@@ -14,7 +14,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from model_runtime.load import Loaded
-from model_runtime.parameters import RequestError, Sampling
+from model_runtime.parameters import Limits, RequestError, Sampling
 from model_runtime.rows import Completion, Emit, Growing, Row
 from model_runtime.sampling import RowSampler
 
@@ -24,15 +24,6 @@ _KEPT = (
 )  # fmt: skip
 _T = TypeVar("_T")
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a request may ask for, in tokens and characters. A `max_input_tokens` of None: the model's own window."""
-
-    max_input_tokens: int | None = None
-    max_output_tokens: int = 256
-    max_input_chars: int = 200_000
 
 
 @dataclass(frozen=True, slots=True)

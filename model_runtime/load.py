@@ -61,13 +61,13 @@ class Loaded:
 def fetch(location: str, cache: Path | None = None, progress: Progress | None = None, client: Any = None) -> Path:
     """The local folder of `location`: a folder itself, `s3://bucket/prefix`, or a hub id (`google/flan-t5-base`).
 
-    `cache`: where S3 downloads go (default: `BERTH_MODEL_DIR`, else `~/.cache/berth/models`).
+    `cache`: where S3 downloads go (default: `models` in `BERTH_CACHE_DIR`, else in `~/.cache/berth`).
     """
     path = Path(location).expanduser()
     if path.is_dir():
         return path
     if is_s3(location):
-        root = cache or Path(os.environ.get("BERTH_MODEL_DIR") or Path.home() / ".cache" / "berth" / "models")
+        root = cache or Path(os.environ.get("BERTH_CACHE_DIR") or Path.home() / ".cache" / "berth") / "models"
         target = root / location.removeprefix("s3://").strip("/").replace("/", "--")
         return fetch_s3(location, target, client=client, progress=progress).folder
     if location.startswith((".", "/", "~")) or location.count("/") != 1:

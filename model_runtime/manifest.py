@@ -46,7 +46,7 @@ def write_manifest(folder: Path) -> tuple[Entry, ...]:
     entries = entries_of(folder)
     document = {
         "format": FORMAT,
-        "files": [{"path": e.path, "size_bytes": e.size_bytes, "sha256": e.sha256} for e in entries],
+        "files": [{"path": e.path, "size": e.size_bytes, "sha256": e.sha256} for e in entries],
     }
     draft = folder / f"{NAME}.tmp"
     draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -60,7 +60,7 @@ def parse_manifest(text: str, where: str) -> tuple[Entry, ...]:
         document = json.loads(text)
         if document["format"] != FORMAT:
             raise ModelError(f"{where}: format is {document['format']!r}; this Berth reads {FORMAT}")
-        entries = tuple(Entry(str(f["path"]), int(f["size_bytes"]), str(f["sha256"])) for f in document["files"])
+        entries = tuple(Entry(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in document["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{where} is no manifest ({type(error).__name__}: {error}); make the folder anew") from error
     for entry in entries:

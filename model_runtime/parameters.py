@@ -62,6 +62,15 @@ class Sampling:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask for, in tokens and characters. A `max_input_tokens` of None: the model's own window."""
+
+    max_input_tokens: int | None = None
+    max_output_tokens: int = 256
+    max_input_chars: int = 200_000
+
+
 def text(value: Any, name: str, max_chars: int) -> str:
     """`value` as text that a tokenizer can take. Raises `RequestError`."""
     if not isinstance(value, str):

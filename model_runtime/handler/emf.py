@@ -6,11 +6,14 @@ Format: "Specification: Embedded metric format", Amazon CloudWatch user guide (a
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 Write = Callable[[str], None]
 MAX_VALUES = 100
 UNITS = {
@@ -22,15 +25,24 @@ UNITS = {
     "BatchSize": "Count",
     "Truncations": "Count",
     "Errors": "Count",
+    "ServerErrors": "Count",
     "MemorySplits": "Count",
     "GpuMemory": "Bytes",
 }
 
 
 def emf_line(
-    values: Mapping[str, float | Sequence[float]], *, namespace: str, model: str, now: float | None = None
+    values: Mapping[str, float | Sequence[float]],
+    *,
+    namespace: str,
+    model: str,
+    stack: str = "",
+    now: float | None = None,
 ) -> str:
-    """One line. Keys of `values` are those of `UNITS`; a sequence holds one value for each request of the batch."""
+    """One line. Keys of `values` are those of `UNITS`; a sequence holds one value for each request of the batch.
+
+    The metrics stand under the model, and under the `stack` where one is named: the alarms read that.
+    """
     shown = {
         name: value if isinstance(value, (int, float)) else list(value)[:MAX_VALUES]
         for name, value in values.items()
@@ -42,19 +54,30 @@ def emf_line(
             "CloudWatchMetrics": [
                 {
                     "Namespace": namespace,
-                    "Dimensions": [["Model"]],
+                    "Dimensions": [["Stack"], ["Stack", "Model"]] if stack else [["Model"]],
                     "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in shown],
                 }
             ],
         },
+        **({"Stack": stack} if stack else {}),
         "Model": model,
         **shown,
     }
     return json.dumps(document, separators=(",", ":"))
 
 
+HOST_FILE = Path("/var/log/berth/metrics.log")
+"""Where the host's CloudWatch agent looks; the host's folder is mounted into the container."""
+
+
 def writer(target: str) -> Write:
-    """Where lines go: `stdout`, `off`, or a file, opened anew for each line so that a log rotation is followed."""
+    """Where lines go: `stdout`, `off`, a file, or `auto` (`HOST_FILE` where its folder is, else stdout).
+
+    A file is opened anew for each line, so that a log rotation is followed. Lines that a full disk refuses are lost,
+    with a warning: metrics never fail a request.
+    """
+    if target == "auto":
+        target = str(HOST_FILE) if os.access(HOST_FILE.parent, os.W_OK) else "stdout"
     if target == "off":
         return lambda _: None
     if target == "stdout":
@@ -62,8 +85,11 @@ def writer(target: str) -> Write:
     path = Path(target)
 
     def append(line: str) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            log.warning("a line of metrics is lost: %s", error)
 
     return append
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -195,11 +196,14 @@ class Service:
             "BatchSize": len(jobs),
             "Truncations": sum(row.truncated_tokens > 0 for job in jobs for row in job.rows),
             "Errors": sum(job.reply is None or not job.reply.ok for job in jobs),
+            "ServerErrors": sum(job.reply is None or job.reply.status >= 500 for job in jobs),
             "MemorySplits": splits,
         }
         if torch.cuda.is_available():
             values["GpuMemory"] = torch.cuda.max_memory_reserved()
-        self.write(emf_line(values, namespace=self.settings.metrics_namespace, model=self.settings.model_name))
+        settings = self.settings
+        stack = os.environ.get("BERTH_STACK", "")
+        self.write(emf_line(values, namespace=settings.metrics_namespace, model=settings.model_name, stack=stack))
 
 
 def open_service(
@@ -210,7 +214,7 @@ def open_service(
     say: Callable[[str], None] | None = None,
 ) -> tuple[Service, Loaded]:
     """Load the model of a model folder and make its service. Raises `ModelError`."""
-    loaded = load(settings.location(folder), settings.load_options, say=say)
+    loaded = load(settings.location(folder, os.environ), settings.load_options, say=say)
     return Service(Generator(loaded, settings.limits), settings, write), loaded
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from model_runtime.errors import ModelError
-from model_runtime.generate import Limits
 from model_runtime.load import LoadOptions
+from model_runtime.parameters import Limits
 from model_runtime.precision import DTYPES, QUANTIZATIONS, canonical
 
 FILE = "serving.properties"
@@ -26,8 +26,9 @@ class ServingSettings:
     `model`: where the weights are: a folder (relative to the model folder or absolute), `s3://…` or a hub id.
     `batch_size` requests at most are answered together; the first of them waits `max_batch_delay_ms` for others.
     `max_input_tokens` None: the model's own window. `max_prompts`: texts (times answers) of one request at most.
-    `job_queue_size`: requests that may wait before a 503. `metrics`: `stdout`, `off`, or a file that CloudWatch's agent
-    reads: the engine puts a prefix before what a model prints, which no longer is embedded metric format.
+    `job_queue_size`: requests that may wait before a 503. `metrics`: `stdout`, `off`, a file that CloudWatch's agent
+    reads, or `auto`: the host's metrics file where its folder is, else stdout. (DJL puts a prefix before what a model
+    prints, which no longer is embedded metric format: on a host the file is the way.)
     """
 
     model: str
@@ -46,7 +47,7 @@ class ServingSettings:
     predict_timeout_s: int = 120
     model_loading_timeout_s: int = 1800
     allow_pickle: bool = False
-    metrics: str = "stdout"
+    metrics: str = "auto"
     metrics_namespace: str = "Berth"
 
     def __post_init__(self) -> None:
@@ -85,8 +86,13 @@ class ServingSettings:
     def limits(self) -> Limits:
         return Limits(self.max_input_tokens, self.max_output_tokens, self.max_input_chars)
 
-    def location(self, folder: Path) -> str:
-        """`model` as something to load: a relative folder is one inside the model folder."""
+    def location(self, folder: Path, environment: Mapping[str, str]) -> str:
+        """`model` as something to load: a relative folder is one inside the model folder.
+
+        `BERTH_MODEL_DIR` in the `environment` wins: where the host, or a SageMaker channel, has put the weights.
+        """
+        if environment.get("BERTH_MODEL_DIR"):
+            return environment["BERTH_MODEL_DIR"]
         if self.model.startswith(("./", "../")) or (folder / self.model).is_dir():
             return str((folder / self.model).resolve())
         return self.model

@@ -136,7 +136,7 @@ def test_an_object_that_changes_between_ranges_is_noticed(s3: Any, model: Path, 
 @pytest.mark.parametrize("path", ["../outside", "/etc/outside", "a/../../outside", "a\\b"])
 def test_a_manifest_cannot_write_outside_the_folder(s3: Any, tmp_path: Path, path: str) -> None:
     prefix = f"hostile-{abs(hash(path))}"
-    document = {"format": "berth-manifest/1", "files": [{"path": path, "size_bytes": 1, "sha256": ""}]}
+    document = {"format": "berth-manifest/1", "files": [{"path": path, "size": 1, "sha256": ""}]}
     s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{NAME}", Body=json.dumps(document).encode())
     with pytest.raises(ModelError, match="leads out of the folder"):
         fetch_s3(f"s3://{BUCKET}/{prefix}", tmp_path / "t", client=s3)
