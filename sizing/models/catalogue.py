@@ -49,8 +49,15 @@ COLUMNS = (
 LIKENESS = 0.6
 """Ratio of `difflib.SequenceMatcher` from which a name is offered in place of one that is unknown."""
 DATE = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
+LONGEST_NAME = 200
 VERDICTS: tuple[str, ...] = get_args(LicenceVerdict)
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+
+
+def quoted(text: str) -> str:
+    """What a person typed, for an error message: on one line, cut where it is very long."""
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    return f"'{line}'" if len(line) <= LONGEST_NAME else f"'{line[:LONGEST_NAME]}…'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +133,14 @@ class Catalogue(Mapping[str, ModelFacts]):
         """The model called `text`. Raises `UserError` with the nearest names for an unknown one."""
         facts = self.find(text)
         if facts is None:
-            raise UserError(f"unknown model '{text}'; {self.offer(text)}")
+            raise UserError(f"unknown model {quoted(text)}; {self.offer(text)}")
         return facts
 
     def nearest(self, text: str, limit: int = 3) -> list[str]:
         """Names most like `text`, best first, the smaller model first among equals; empty when none is like it."""
         given = text.strip().lower()
+        if len(given) > LONGEST_NAME:
+            return []
         scored = []
         for entry in self.entries.values():
             likeness = max(SequenceMatcher(None, given, name.lower()).ratio() for name in entry.names)

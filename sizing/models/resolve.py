@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from stat import S_ISDIR, S_ISREG
+from typing import Any, Literal, Protocol
 
 from sizing.dtypes import DTYPES
 from sizing.errors import UserError
-from sizing.models.catalogue import Catalogue, load_catalogue
+from sizing.models.catalogue import Catalogue, load_catalogue, quoted
 from sizing.models.facts import ModelFacts
 from sizing.models.families import generic
 from sizing.models.families.layout import Config
@@ -143,21 +144,35 @@ def _is_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or text.endswith(("/", os.sep)) or text.count("/") > 1
 
 
+def _there(path: Path) -> Literal["file", "folder", ""]:
+    """What stands at `path`; empty for nothing, for what may not be looked at, and for what is no path at all."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    return "folder" if S_ISDIR(mode) else "file" if S_ISREG(mode) else ""
+
+
 def _folder(text: str) -> ModelFacts:
-    path = Path(text).expanduser()
-    if path.name == CONFIG and path.is_file():
-        path = path.parent
-    if path.is_file():
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{quoted(text)}: no such home folder") from error
+    there = _there(path)
+    if path.name == CONFIG and there == "file":
+        path, there = path.parent, "folder"
+    if there == "file":
         raise UserError(f"{text}: is a file; give the folder that holds it and its {CONFIG}")
-    if not path.is_dir():
-        raise UserError(f"{text}: no such folder; a model is a catalogue name (berth models), org/name, or a folder")
-    absolute = path.resolve()
-    return facts_at(Folder(path), absolute.name, source=str(path))
+    if there != "folder":
+        raise UserError(
+            f"{quoted(text)}: no such folder; a model is a catalogue name (berth models), org/name, or a folder"
+        )
+    return facts_at(Folder(path), path.resolve().name, source=str(path))
 
 
 def _unknown(text: str, catalogue: Catalogue, why: str) -> UserError:
     return UserError(
-        f"unknown model '{text}': {why}; {catalogue.offer(text)}"
+        f"unknown model {quoted(text)}: {why}; {catalogue.offer(text)}"
         f" (a folder with its {CONFIG} does as well: berth size ./folder)"
     )
 
@@ -171,7 +186,7 @@ def resolve_model(text: str, *, hub: Hub | None = None) -> ModelFacts:
     given = text.strip()
     if not given:
         raise UserError("no model given; name one of `berth models`, org/name, or a folder with its config.json")
-    if _is_path(given) or (Path(given) / CONFIG).is_file():
+    if _is_path(given) or _there(Path(given) / CONFIG) == "file":
         return _folder(given)
     catalogue = load_catalogue()
     facts = catalogue.find(given)

@@ -169,7 +169,7 @@ def test_a_folder_is_shown_as_well(run_berth: Callable[..., Any], tmp_path: Path
         (("--fits", "g4dn.huge"), "unknown instance type 'g4dn.huge'"),
         (("flan-t5-xll",), "unknown model 'flan-t5-xll': it is not in the catalogue; did you mean google/flan-t5-xl"),
         (("flan-t5-xl", "--task", "qa"), "'flan-t5-xl' is one model; the filters are for the table"),
-        (("./nowhere",), "./nowhere: no such folder"),
+        (("./nowhere",), "'./nowhere': no such folder"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(

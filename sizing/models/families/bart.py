@@ -56,8 +56,29 @@ def layout(config: Config) -> Layout:
     dropout, attention_dropout = probability(config, "dropout", default=0.1), probability(config, "attention_dropout")
     activation = text(config, "activation_function", variant.activation)
 
+    # Some Marian models read and write different vocabularies.
+    shared = flag(config, "share_encoder_decoder_embeddings", True)
+    written = vocab if shared else positive_int(config, "decoder_vocab_size", default=vocab)
+    embedding = "model.shared.weight" if shared else "model.decoder.embed_tokens.weight"
+
     t = Tensors()
-    t.add("model.shared.weight", (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)
+    if not shared:
+        t.add(
+            "model.encoder.embed_tokens.weight",
+            (vocab, hidden),
+            part="encoder",
+            kind="embedding",
+            shard="vocab",
+            layered=False,
+        )
+    t.add(
+        embedding,
+        (written, hidden),
+        kind="embedding",
+        part="shared" if shared else "decoder",
+        shard="vocab",
+        layered=False,
+    )
 
     def stack(part: Part) -> Stack:
         layers = layer_count(config, f"{part}_layers")
@@ -105,16 +126,16 @@ def layout(config: Config) -> Layout:
         # A checkpoint of the bare model (facebook/bart-large) generates as well: the output layer is the embedding.
         t.add(
             "lm_head.weight",
-            (vocab, hidden),
+            (written, hidden),
             part="head",
             shard="vocab",
             layered=False,
-            tied_to="model.shared.weight" if tied else "",
+            tied_to=embedding if tied else "",
         )
     return Layout(
         architecture="encoder-decoder",
         tensors=t.done(),
-        vocab_size=vocab,
+        vocab_size=written,
         context_window=positions,
         tied_embeddings=tied,
         encoder=encoder,

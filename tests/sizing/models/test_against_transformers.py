@@ -147,6 +147,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("DeepseekV3ForCausalLM", LATENT | {"n_group": 1, "topk_group": 1}),
     *((f"{kind}ForConditionalGeneration", SEQ2SEQ) for kind in ("Bart", "MBart", "Pegasus", "Blenderbot", "M2M100")),
     ("MarianMTModel", SEQ2SEQ),
+    ("MarianMTModel", SEQ2SEQ | {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 77}),
     ("BartForSequenceClassification", SEQ2SEQ | {"num_labels": 3}),
     ("T5ForConditionalGeneration", {
         "d_model": 64, "d_kv": 8, "d_ff": 100, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,

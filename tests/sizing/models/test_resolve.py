@@ -65,7 +65,7 @@ def test_no_name_is_told(text: str) -> None:
 
 def test_a_path_that_is_not_there_is_told() -> None:
     assert refused("./nope") == (
-        "./nope: no such folder; a model is a catalogue name (berth models), org/name, or a folder"
+        "'./nope': no such folder; a model is a catalogue name (berth models), org/name, or a folder"
     )
 
 
@@ -76,6 +76,17 @@ def test_a_folder_in_the_working_directory_goes_before_the_hub(tmp_path: Path, m
 
     assert resolve_model("mine/model").params == PARAMS
     assert resolve_model("gpt2").params == 124_439_808
+
+
+@given(text=st.text(max_size=40) | st.text(st.sampled_from("./~ab\0\n"), max_size=12) | st.just("x" * 6000))
+def test_whatever_is_typed_is_a_model_or_one_line(text: str) -> None:
+    try:
+        facts = resolve_model(text)
+    except UserError as told:
+        assert "\n" not in str(told)
+        assert len(str(told)) < 600
+    else:
+        assert facts.params > 0
 
 
 # Folders
