@@ -156,7 +156,7 @@ def _there(path: Path) -> Literal["file", "folder", ""]:
 def _folder(text: str) -> ModelFacts:
     try:
         path = Path(text).expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{quoted(text)}: no such home folder") from error
     there = _there(path)
     if path.name == CONFIG and there == "file":
