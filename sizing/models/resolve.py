@@ -55,7 +55,7 @@ def _quantization(config: Config) -> str:
 def _weights(place: Place, config: Config, on_hub: bool) -> tuple[tuple[Stored, ...] | None, int | None]:
     """Tensors from the headers where they are read, and the bytes stored where known."""
     found = shards(place) if on_hub else None
-    if found is not None and config.get("model_type") in FAMILIES:
+    if found is not None and not _is_stranger(config):
         weight_map, total = found
         if len(set(weight_map.values())) > SHARDS_READ_FROM_HUB:
             return None, total
