@@ -19,14 +19,13 @@ _DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-i
 
 
 @app.command(
-    epilog="JSON: device: {terms: [{name, bytes, formula}], total_bytes, by_metric}, host: {…}, rule_of_thumb: {params, "
-    "bytes_per_param, overhead, total_bytes}. Sizes are bytes; total_bytes is as the driver sees it."
+    epilog="JSON: device: {terms: [{name, bytes, formula}], total_bytes, by_metric}, host: {…}, "
+    "rule_of_thumb: {params, bytes_per_param, overhead, total_bytes}. Sizes are bytes; total_bytes is as the "
+    "driver sees it."
 )
 def memory(
     model: Annotated[str, typer.Argument(help="A catalogue name, org/name, or a folder with a config.json.")],
-    purpose: Annotated[
-        str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")
-    ] = "inference",
+    purpose: Annotated[str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")] = "inference",
     input_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of each input sequence.")] = 512,
     output_tokens: Annotated[
         int | None,
@@ -39,7 +38,8 @@ def memory(
         int, typer.Option(metavar="N", help="Devices that share each layer; terms are per device.")
     ] = 1,
     instance: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Hold the estimate against this instance type, e.g. g4dn.2xlarge.")
+        str | None,
+        typer.Option(metavar="TYPE", help="Hold the estimate against this instance type, e.g. g4dn.2xlarge."),
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help=f"{_DTYPES}.", rich_help_panel=_INFERENCE)] = "auto",
     batch: Annotated[int, typer.Option(metavar="N", help="Sequences at once.", rich_help_panel=_INFERENCE)] = 1,

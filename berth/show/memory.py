@@ -24,7 +24,12 @@ _METRIC_IN_WORDS = {
 
 
 def show_memory(
-    out: Console, model: ModelFacts, estimate: MemoryEstimate, situation: str, instance: InstanceType | None, devices: int
+    out: Console,
+    model: ModelFacts,
+    estimate: MemoryEstimate,
+    situation: str,
+    instance: InstanceType | None,
+    devices: int,
 ) -> None:
     """Print the whole estimate; `situation` says in words what it holds for, `instance` what it is held against."""
     out.print(f"{model.name}: {count(model.params)} parameters ({model.params:,}), {model.architecture}")
@@ -103,5 +108,6 @@ def _against(out: Console, estimate: MemoryEstimate, instance: InstanceType, dev
     room = usable - estimate.host.total_bytes
     verdict = f"fits, {gib(room)} left" if room >= 0 else f"does not fit, {gib(-room)} short"
     _paragraph(
-        out, f"{instance.name}: {instance.memory_bytes / GIB:g} GiB of RAM, {gib(usable)} of it usable: loading {verdict}."
+        out,
+        f"{instance.name}: {instance.memory_bytes / GIB:g} GiB of RAM, {gib(usable)} of it usable: loading {verdict}.",
     )

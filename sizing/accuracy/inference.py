@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sizing.accuracy.inference_cases import Case, case_of, measured
+from sizing.accuracy.inference_cases import Case, case_of, measured, model_of
 from sizing.accuracy.points import OutOfScope, Point, PointResult, points
 from sizing.dtypes import dtype as dtype_called
 from sizing.memory.engines import engine
@@ -57,16 +57,24 @@ def result_of(point: Point, case: Case) -> PointResult | None:
     value = measured(point)
     if value is None:
         return None
+    # The simple methods know nothing of devices: a figure per GPU is held against their share of it.
+    shares = point.gpu_count if point.unit.endswith("/GPU") else 1
+    whole = estimate.rule_of_thumb.params if "sequential" not in point.method else _params_of(point)
     return PointResult(
         point,
         case.metric,
         value * case.unit_bytes,
         predicted(estimate, case),
-        estimate.rule_of_thumb.total_bytes,
-        case.model.params * estimate.rule_of_thumb.bytes_per_param,
+        whole * estimate.rule_of_thumb.bytes_per_param * estimate.rule_of_thumb.overhead / shares,
+        whole * estimate.rule_of_thumb.bytes_per_param / shares,
         point.group,
         note=case.note,
     )
+
+
+def _params_of(point: Point) -> int:
+    model = model_of(point)
+    return model.params if model is not None else 0
 
 
 def predicted(estimate: MemoryEstimate, case: Case) -> float:

@@ -102,9 +102,7 @@ def case_of(point: Point) -> Case | str:
 
 def model_of(point: Point) -> ModelFacts | None:
     """The catalogue's model that the row names."""
-    name = MODELS.get(point.model, point.model)
-    models = load_catalogue()
-    return models[name] if name in models else None
+    return load_catalogue().get(MODELS.get(point.model, point.model))
 
 
 def dtype_of(point: Point) -> str | None:
@@ -121,7 +119,7 @@ def without_fp32_exceptions(model: ModelFacts) -> ModelFacts:
 
 
 def first_stage(model: ModelFacts, stages: int) -> ModelFacts:
-    """The fullest of `stages` devices that share the layers one after another: its layers, and the output projection."""
+    """The fullest of `stages` devices that share the layers, with embeddings and output projection."""
     main = model.main
     layers = -(-main.layers // stages)
 
@@ -193,8 +191,8 @@ def _autoawq(point: Point) -> Case | str:
 def _qwen(point: Point) -> Case | str:
     """Qwen's README: transformers 4.31, one token of context, GiB.
 
-    The README does not say which counter it read. Every row exceeds what the tensors need by 0.06 to 0.68 GiB whatever the length, and no row
-    by a CUDA context: what was reserved.
+    The README does not say which counter it read. Every row exceeds what the tensors need by 0.06 to 0.68 GiB whatever
+    the length, and no row by a CUDA context: what was reserved.
     """
     found = _needs(point)
     if isinstance(found, str):
@@ -225,8 +223,8 @@ def _qwen(point: Point) -> Case | str:
 def _optimum_gptq(point: Point) -> Case | str:
     """optimum's tests/benchmark: peak allocated + (NVML - reserved), 1e6 bytes, prompt 512 and 512 new tokens.
 
-    The blog's table calls these rows prefill; in the benchmark's own README the same figures stand under "generation" (prompt 512, 512 new
-    tokens) and prefill has others (27,999.54 MB at batch 1).
+    The blog's table calls these rows prefill; in the benchmark's own README the same figures stand under "generation"
+    (prompt 512, 512 new tokens) and prefill has others (27,999.54 MB at batch 1).
     """
     found = _needs(point)
     if isinstance(found, str):
@@ -295,7 +293,7 @@ def _bitsandbytes(point: Point) -> Case | str:
     return Case(model, setup, "footprint" if point.unit == "bytes" else "driver", 1.0, capacity_bytes=capacity)
 
 
-def _tgi(point: Point) -> Case | str:
+def _tgi(_: Point) -> Case | str:
     return "text-generation-inference's own kernels and warm-up pools; Berth's handler does not run it"
 
 

@@ -19,7 +19,7 @@ COLUMNS = (
 )  # fmt: skip
 
 PointMetric = Metric | Literal["weights", "footprint", "allocated + context", "host"]
-"""What the source measured. `footprint`: bytes of parameters alone; `allocated + context`: what some scripts call peak."""
+"""What the source measured. `footprint`: bytes of parameters alone; `allocated + context`: some scripts' "peak"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Peak of live activations in a forward pass without gradients, followed operation by operation.
 
-Each function replays what one operation of transformers' eager PyTorch code allocates and frees, in order, on a `Tape`:
-norms that go through fp32, rotary temporaries, attention scores and their fp32 softmax, the gated MLP, the logits and their fp32 copy.
-Checked against the live bytes of real forward passes (`scripts/oracle_inference.py`) and published peaks (`make accuracy`).
+Each function replays what one operation of transformers' eager PyTorch code allocates and frees, in order, on a
+`Tape`: norms that go through fp32, rotary temporaries, attention scores and their fp32 softmax, the gated MLP, the
+logits and their fp32 copy. Checked against the live bytes of real runs (`scripts/oracle_inference.py`) and published
+peaks (`make accuracy`).
 
 Notation in the code: n tokens of this pass (batch × length), e bytes per element of the compute dtype.
 """
@@ -38,7 +39,7 @@ class Pass:
     masked: bool = False
     quirks: Quirks = PLAIN
     softmax_in_kernel: bool = False
-    """`at::softmax` takes fp16 to fp32 inside its CUDA kernel; any other 16-bit input is copied to fp32 first."""
+    """`at::softmax` takes fp16 to fp32 inside its CUDA kernel; other 16-bit input is copied to fp32 first."""
     fp32_rows: bool = False
     """The MLP's last matrix is kept in fp32: its input is cast."""
     dequantized: float = 0.0
@@ -50,7 +51,7 @@ class Pass:
 
 
 def norm(tape: Tape, stack: Stack, p: Pass, width: float | None = None) -> float:
-    """A normalization; returns the output's bytes. RMSNorm is written out and goes through fp32, LayerNorm is one kernel."""
+    """A normalization; returns the output's bytes. RMSNorm is written out, through fp32; LayerNorm is one kernel."""
     elements = p.tokens * (width or stack.hidden_size)
     if stack.norm == "layernorm":
         return tape.new(elements * p.element_bytes)
@@ -376,11 +377,10 @@ def stack_peak(stack: Stack, p: Pass, *, causal: bool, encoder_tokens: int = 0) 
     return peak
 
 
-def logits_peak(hidden_size: int, vocab_size: float, rows: int, e: float, *, hidden_rows: int) -> float:
-    """Logits of `rows` tokens and their fp32 copy, beside the last hidden states of `hidden_rows` tokens."""
+def logits_bytes(rows: int, vocab_size: float, e: float) -> float:
+    """Logits of `rows` tokens and their fp32 copy: `.float()` in the model (before transformers 4.45) or
+    `.to(copy=True, dtype=float32)` in generate() (since)."""
     tape = Tape()
-    tape.new(hidden_rows * hidden_size * e)
     tape.new(rows * vocab_size * e)
-    # `.float()` in the model (old) or `.to(copy=True, dtype=float32)` in generate() (current).
     tape.new(rows * vocab_size * FP32)
     return tape.peak

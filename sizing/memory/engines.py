@@ -1,7 +1,8 @@
 """The habits of serving engines that change how much memory the same model takes.
 
-Each habit is read from the engine's source or shown by measurements; `berth memory` predicts `transformers` (what Berth's own
-handler runs) unless told otherwise. The others exist so that published measurements are compared with what made them.
+Each habit is read from the engine's source or shown by measurements; `berth memory` predicts `transformers` (what
+Berth's own handler runs) unless told otherwise. The others exist so that published measurements are compared with what
+made them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Engine:
     """Copies of the largest 4-bit matrix in the compute dtype while it is multiplied."""
     expands_kv: bool
     """Grouped key-value heads are cached once per query head."""
+    holds_attention_weights: bool
+    """A layer's eager attention weights live on in a variable (transformers 5), though nobody asked for them."""
     splits_vocabulary: bool
     """Tensor parallelism splits the embeddings and the output projection as well."""
     unties_head: bool
@@ -58,10 +61,11 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            holds_attention_weights=True,
             splits_vocabulary=True,
             unties_head=False,
             fuses_qkv=False,
-            source="transformers 5.23.0: cache_utils.DynamicLayer, generation `logits_to_keep`, bitsandbytes integration",
+            source="transformers 5.23.0: cache_utils.DynamicLayer, `logits_to_keep`, bitsandbytes integration",
         ),
         Engine(
             "transformers-4.3x",
@@ -72,6 +76,7 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            holds_attention_weights=False,
             splits_vocabulary=True,
             unties_head=False,
             fuses_qkv=False,
@@ -86,6 +91,7 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=True,
             dequantize_copies=2,
             expands_kv=True,
+            holds_attention_weights=False,
             splits_vocabulary=False,
             unties_head=True,
             fuses_qkv=False,
@@ -100,6 +106,7 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            holds_attention_weights=False,
             splits_vocabulary=True,
             unties_head=True,
             fuses_qkv=True,
@@ -114,6 +121,7 @@ ENGINES: dict[str, Engine] = {
             quantizes_head=False,
             dequantize_copies=1,
             expands_kv=False,
+            holds_attention_weights=False,
             splits_vocabulary=True,
             unties_head=False,
             fuses_qkv=False,

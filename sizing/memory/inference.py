@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
 from sizing.dtypes import DType
 from sizing.dtypes import dtype as dtype_called
 from sizing.errors import UserError
-from sizing.memory.activations import Pass, logits_peak, stack_peak
+from sizing.memory.activations import Pass, logits_bytes, stack_peak
 from sizing.memory.engines import Engine, engine
 from sizing.memory.kv_cache import CacheSize, cache_size
 from sizing.memory.quirks import quirks_of
@@ -16,6 +17,7 @@ from sizing.memory.setup import InferenceSetup
 from sizing.memory.terms import Breakdown, MemoryEstimate, RuleOfThumb, Term, term
 from sizing.memory.weights import largest_quantized_matrix, weight_terms
 from sizing.models.facts import ModelFacts, Stack
+from sizing.units import GIB, gib
 
 # Before transformers 4.45 every attention layer of these had cosine and sine tables of its own.
 _TABLES_PER_LAYER = {"llama", "mistral", "mixtral", "qwen2", "phi", "gemma", "falcon", "gpt_neox"}
@@ -28,14 +30,31 @@ class Phase:
     """One moment of a request: its temporary tensors and the cache that stands by then, in bytes."""
 
     name: str
-    activations: float
+    layers: float
+    """Peak of the temporary tensors while the layers run."""
+    hidden: float
+    """What stands beside the logits when they are computed: last hidden states, the encoder's output."""
     logits: float
+    """Logits in the compute dtype and in fp32."""
     cache: float
     cache_copy: float
 
     @property
+    def temporary(self) -> float:
+        return max(self.layers, self.hidden + self.logits)
+
+    @property
     def peak(self) -> float:
-        return max(self.activations, self.logits) + self.cache + self.cache_copy
+        return self.temporary + self.cache + self.cache_copy
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "activations_bytes": round(self.layers),
+            "logits_bytes": round(self.logits),
+            "kv_cache_bytes": round(self.cache + self.cache_copy),
+            "peak_beside_weights_bytes": round(self.peak),
+        }
 
 
 def check_sharding(model: ModelFacts, tensor_parallel: int) -> None:
@@ -43,16 +62,17 @@ def check_sharding(model: ModelFacts, tensor_parallel: int) -> None:
     for stack in model.stacks:
         if stack.heads % tensor_parallel:
             raise UserError(
-                f"{model.name} has {stack.heads} attention heads, which cannot be split over {tensor_parallel} devices; "
-                f"use a divisor of {stack.heads} (--tensor-parallel)"
+                f"{model.name} has {stack.heads} attention heads, which cannot be split over {tensor_parallel} "
+                f"devices; use a divisor of {stack.heads} (--tensor-parallel)"
             )
 
 
 def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstimate:
     """Device terms for each of `setup.tensor_parallel` devices, host terms for the whole machine; all in bytes.
 
-    Allocated memory is predicted by replaying the allocations of the forward pass (`sizing.memory.activations`); reserved adds the caching
-    allocator's slack and driver the CUDA context. Raises `UserError` for a closed model, an unknown dtype or a split that cannot be made.
+    Allocated memory is predicted by replaying the allocations of the forward pass (`sizing.memory.activations`);
+    reserved adds the caching allocator's slack, driver the CUDA context. Raises `UserError` for a closed model, an
+    unknown dtype or a split that cannot be made.
     """
     from sizing.memory.loading import host_terms
 
@@ -61,24 +81,10 @@ def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstima
     _check(model, setup)
     weights = weight_terms(model, dtype, habits, setup.tensor_parallel)
     permanent = float(sum(t.bytes for t in weights))
-    peak, cache = _peak(model, setup, dtype, habits)
+    phases, cache = _phases(model, setup, dtype, habits)
+    peak = max(phases, key=lambda phase: phase.peak)
     terms = [*weights, *_cache_terms(cache, peak)]
-    terms.append(
-        term(
-            "activations",
-            max(peak.activations, peak.logits) - peak.logits,
-            f"peak of live temporary tensors in {peak.name}, beside the logits ({setup.attention} attention)",
-        )
-        if peak.activations > peak.logits
-        else term("activations", 0, f"the logits are the peak of {peak.name}")
-    )
-    terms.append(
-        term(
-            "logits",
-            peak.logits,
-            f"vocabulary of {model.vocab_size:,} in {dtype.compute_bytes:g} bytes and in fp32, beside the last hidden states",
-        )
-    )
+    terms.extend(_temporary_terms(model, setup, dtype, peak))
     terms.append(workspace_term())
     if dtype.name.startswith("gptq"):
         terms.append(_exllama_buffers(model, dtype, habits, setup.tensor_parallel))
@@ -86,14 +92,14 @@ def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstima
     if tables:
         terms.append(term("rotary tables", tables, "cosine and sine of the context window in every layer"))
     if habits.fuses_qkv:
-        terms.append(_load_peak(model, dtype, habits, peak.peak, setup.tensor_parallel))
+        terms.append(_load_peak(model, dtype, peak.peak, setup.tensor_parallel))
     rounding = weight_rounding(model, dtype.weight_bytes, setup.tensor_parallel)
     grown = cache.self_attention if habits.cache != "static" and setup.output_tokens > 1 else 0.0
     grown *= setup.output_tokens / (setup.output_tokens + setup.input_tokens) if model.encoder is None else 1.0
-    terms.append(slack_term(rounding, grown, max(peak.activations, peak.logits), permanent))
+    terms.append(slack_term(rounding, grown, peak.temporary, permanent))
     terms.extend(context_terms(setup.tensor_parallel))
     return MemoryEstimate(
-        device=Breakdown(tuple(terms), _notes(model, setup, dtype)),
+        device=Breakdown(tuple(terms), _notes(model, setup, dtype, weights)),
         host=Breakdown(host_terms(model, setup.dtype, setup.loading, ranks=setup.tensor_parallel)),
         rule_of_thumb=RuleOfThumb(model.params, _rule_bytes(dtype)),
         assumptions={
@@ -101,13 +107,14 @@ def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstima
             "attention": setup.attention,
             "loading": setup.loading,
             "per_device": setup.tensor_parallel > 1,
+            "phases": [p.to_json() for p in phases],
             "metric": "driver: as nvidia-smi shows it; by_metric has allocated and reserved as well",
         },
     )
 
 
 def largest_batch(model: ModelFacts, setup: InferenceSetup, capacity_bytes: int, limit: int = 4096) -> int:
-    """The largest batch (up to `limit`) whose likely driver-level total fits `capacity_bytes`; 0 when not even one does."""
+    """The largest batch, up to `limit`, whose likely driver-level total fits `capacity_bytes`; 0 if none does."""
 
     def fits(batch: int) -> bool:
         return estimate_inference(model, setup.with_batch(batch)).device.total_bytes <= capacity_bytes
@@ -151,6 +158,8 @@ def _pass(
     largest = largest_quantized_matrix(model, dtype, habits, setup.tensor_parallel)
     attention = setup.attention
     quirks = quirks_of(model.model_type)
+    if not habits.holds_attention_weights:
+        quirks = replace(quirks, holds_weights="")
     if attention != "eager" and quirks.eager_only:
         attention = "eager"
     elif attention == "flash" and stack.position in ("relative", "alibi"):
@@ -175,8 +184,8 @@ def _pass(
     )
 
 
-def _peak(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine) -> tuple[Phase, CacheSize]:
-    """The phase with the highest peak, and the cache at the end of the request."""
+def _phases(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine) -> tuple[list[Phase], CacheSize]:
+    """The moments of a request that can be its peak (prefill, decode), and the cache at its end."""
     e = dtype.compute_bytes
     b, tp = setup.batch, setup.tensor_parallel
     cache_bytes = dtype_called(setup.kv_dtype).weight_bytes if setup.kv_dtype else e
@@ -198,10 +207,10 @@ def _peak(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine
     encoded = 0.0
     if encoder is not None:
         p = _pass(model, encoder, setup, dtype, habits, setup.input_tokens, setup.input_tokens)
-        phases.append(Phase("the encoder's pass", stack_peak(encoder, p, causal=False), 0.0, 0.0, 0.0))
+        phases.append(Phase("the encoder's pass", stack_peak(encoder, p, causal=False), 0.0, 0.0, 0.0, 0.0))
         encoded = b * setup.input_tokens * encoder.hidden_size * e
     if decoder is None:
-        return max(phases, key=lambda f: f.peak), cache_at(0)
+        return phases, cache_at(0)
 
     prompt = 1 if encoder is not None else setup.input_tokens
     whole = prompt + setup.output_tokens
@@ -217,13 +226,10 @@ def _peak(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine
     for name, length, context, held_rows in moments:
         p = _pass(model, decoder, setup, dtype, habits, length, context)
         held = held_rows * vocab * 4.0 + encoded
-        activations = stack_peak(decoder, p, causal=True, encoder_tokens=setup.input_tokens) + held
+        layers = stack_peak(decoder, p, causal=True, encoder_tokens=setup.input_tokens) + held
         rows = b * length if habits.all_logits else b
-        logits = (
-            logits_peak(decoder.hidden_size, vocab, rows, e, hidden_rows=2 * b * length) + held
-            if model.tensors[-1].part == "head"
-            else 0.0
-        )
+        # The last hidden states, before and after the final norm.
+        hidden = 2 * b * length * decoder.hidden_size * e + held
         standing = static or cache_at(context)
         if habits.cache == "static" or length > 1:
             copy = 0.0
@@ -231,8 +237,22 @@ def _peak(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine
             copy = standing.largest_layer / 2
         else:
             copy = standing.self_attention
-        phases.append(Phase(name, activations, logits, standing.total, copy))
-    return max(phases, key=lambda f: f.peak), cache
+        phases.append(Phase(name, layers, hidden, logits_bytes(rows, vocab, e), standing.total, copy))
+    return phases, cache
+
+
+def _temporary_terms(model: ModelFacts, setup: InferenceSetup, dtype: DType, peak: Phase) -> list[Term]:
+    """Activations, and the logits where they are what makes the peak."""
+    if peak.layers >= peak.hidden + peak.logits:
+        formula = f"peak of the temporary tensors of a layer in {peak.name} ({setup.attention} attention)"
+        return [
+            term("activations", peak.layers, formula),
+            term("logits", 0, "smaller than the layers' temporary tensors, which are gone by then"),
+        ]
+    return [
+        term("activations", peak.hidden, f"hidden states beside the logits of {peak.name}"),
+        term("logits", peak.logits, f"vocabulary of {model.vocab_size:,} in {dtype.compute_bytes:g} bytes and in fp32"),
+    ]
 
 
 def _cache_terms(cache: CacheSize, peak: Phase) -> list[Term]:
@@ -272,7 +292,7 @@ def _exllama_buffers(model: ModelFacts, dtype: DType, habits: Engine, tensor_par
     )
 
 
-def _load_peak(model: ModelFacts, dtype: DType, habits: Engine, running: float, tensor_parallel: int) -> Term:
+def _load_peak(model: ModelFacts, dtype: DType, running: float, tensor_parallel: int) -> Term:
     """What the concatenated query, key and value matrices add at the end of loading over the peak of running."""
     names = (".q_proj.", ".k_proj.", ".v_proj.")
     doubled = (
@@ -285,7 +305,7 @@ def _load_peak(model: ModelFacts, dtype: DType, habits: Engine, running: float, 
     )
 
 
-def _notes(model: ModelFacts, setup: InferenceSetup, dtype: DType) -> tuple[str, ...]:
+def _notes(model: ModelFacts, setup: InferenceSetup, dtype: DType, weights: tuple[Term, ...]) -> tuple[str, ...]:
     notes = []
     asked = setup.input_tokens + (0 if model.encoder is not None else setup.output_tokens)
     if model.context_window and asked > model.context_window:
@@ -293,8 +313,18 @@ def _notes(model: ModelFacts, setup: InferenceSetup, dtype: DType) -> tuple[str,
             f"{asked:,} tokens exceed the context window of {model.context_window:,} that {model.name} was trained on"
         )
     if dtype.name == "int8":
-        notes.append(
-            "LLM.int8 is quoted as -75 % against fp32 and -50 % against fp16; that holds for the linear layers only: embeddings, "
-            "norms and the output projection stay in 16 bit, T5's wo in 32, and activations and cache do not shrink"
-        )
+        notes.append(_int8_note(model, weights))
     return tuple(notes)
+
+
+def _int8_note(model: ModelFacts, weights: tuple[Term, ...]) -> str:
+    """The claim made for LLM.int8 (arXiv:2208.07339), this model's figure, and what the claim leaves out."""
+    whole = {t.name: t.bytes for t in weights}
+    total = sum(whole.values())
+    left_out = [f"{name} {gib(size)}" for name, size in whole.items() if name != "weights" and size >= 0.005 * GIB]
+    against_fp32, against_fp16 = (100 * (total / (size * model.params) - 1) for size in (4, 2))
+    return (
+        "LLM.int8 is quoted as -75 % against fp32 and -50 % against fp16. The linear layers alone do that; this "
+        f"model's weights come to {against_fp32:+.0f} % and {against_fp16:+.0f} %, for it leaves out: "
+        f"{', '.join(left_out) or 'nothing of note'}; cache, activations and context do not shrink"
+    )

@@ -24,8 +24,8 @@ class Quirks:
     """One matrix makes queries, keys and values; they are views of its output, which lives as long as they do."""
     fused_gate: bool = False
     """One matrix makes gate and up."""
-    holds_weights: Literal["", "layer", "next"] = ""
-    """How long a layer's eager attention weights live: to the end of the layer, or until the next layer replaces them."""
+    holds_weights: Literal["", "layer", "next"] = "layer"
+    """How long a layer's eager attention weights live: to the layer's end, or until the next layer replaces them."""
     holds_attention_output: bool = False
     """The attention's output lives through the MLP."""
     post_norm: bool = False
@@ -39,7 +39,6 @@ class Quirks:
 PLAIN = Quirks()
 _FP32_SOFTMAX = Quirks(fp32_softmax=True)
 _BERT = Quirks(post_norm=True)
-_T5 = Quirks(holds_weights="layer")
 QUIRKS: dict[str, Quirks] = {
     "llama": _FP32_SOFTMAX,
     "mistral": _FP32_SOFTMAX,
@@ -53,11 +52,11 @@ QUIRKS: dict[str, Quirks] = {
     "gemma2": Quirks(fp32_softmax=True, eager_only=True),
     "gemma3_text": _FP32_SOFTMAX,
     "opt": _FP32_SOFTMAX,
-    "phi": _FP32_SOFTMAX,
+    "phi": Quirks(fp32_softmax=True, holds_weights=""),
     "phi3": Quirks(fp32_softmax=True, fused_qkv=True, fused_gate=True),
-    "gpt_neox": Quirks(fp32_softmax=True, fused_qkv=True),
+    "gpt_neox": Quirks(fp32_softmax=True, fused_qkv=True, holds_weights=""),
     "gpt_bigcode": Quirks(fp32_softmax=True, fused_qkv=True, holds_attention_output=True),
-    "gpt2": Quirks(fused_qkv=True, holds_weights="layer", holds_attention_output=True),
+    "gpt2": Quirks(fused_qkv=True, holds_attention_output=True),
     "gptj": Quirks(fp32_scores=True, holds_weights="next", eager_only=True),
     "bloom": Quirks(fp32_softmax=True, fused_qkv=True, keeps_raw_scores=True, holds_weights="next", eager_only=True),
     "falcon": Quirks(fused_qkv=True, holds_weights="next", keeps_raw_scores=True),
@@ -69,9 +68,9 @@ QUIRKS: dict[str, Quirks] = {
     "deberta-v2": Quirks(post_norm=True, eager_only=True),
     "xlnet": Quirks(post_norm=True, eager_only=True),
     "bart": Quirks(post_norm=True, held_inputs=2),
-    "t5": _T5,
-    "mt5": _T5,
-    "umt5": _T5,
+    "t5": PLAIN,
+    "mt5": PLAIN,
+    "umt5": PLAIN,
 }
 
 

@@ -12,7 +12,7 @@ from sizing.units import count
 
 
 def is_quantized(tensor: Tensor, dtype: DType, engine: Engine) -> bool:
-    """Whether a quantizer turns `tensor`: linear weights of the layers; the output projection only where the engine does."""
+    """Whether a quantizer turns `tensor`: the layers' linear weights, the output projection where the engine does."""
     if not dtype.quantized or tensor.kind != "linear" or tensor.keep_fp32:
         return False
     return tensor.part != "head" or engine.quantizes_head
