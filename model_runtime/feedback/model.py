@@ -27,21 +27,23 @@ def handle(inputs: Any) -> Any:
 
     from model_runtime.feedback.intake import take
     from model_runtime.handler.answers import encode
+    from model_runtime.handler.model import is_batched
 
     if _journal is None:
         _journal = _open(dict(inputs.get_properties()))
         if inputs.is_empty():
             return None
-    items = inputs.get_batches()
+    alone = not is_batched(inputs)
+    items = [inputs] if alone else inputs.get_batches()
     replies = take([b"" if i.is_empty() else bytes(i.get_as_bytes()) for i in items], _journal)
     output = Output()
     output.add_property("content-type", "application/json")
     for index, (status, document) in enumerate(replies):
-        if inputs.is_batch():
-            output.add(encode(document), key="data", batch_index=index)
-        else:
+        if alone:
             output.set_code(status)
             output.add(encode(document), key="data")
+        else:
+            output.add(encode(document), key="data", batch_index=index)
     return output
 
 

@@ -32,9 +32,9 @@ def handle(inputs: Any) -> Any:
         if inputs.is_empty():
             return None
     service = _the_service()
-    items = inputs.get_batches()
+    alone = not is_batched(inputs)
+    items = [inputs] if alone else inputs.get_batches()
     pieces: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
-    alone = not inputs.is_batch()
 
     def on_piece(index: int, text: str) -> bool:
         pieces.put((index, text))
@@ -62,6 +62,12 @@ def handle(inputs: Any) -> Any:
     if service.broken:
         output.finalize(_leave)
     return output
+
+
+def is_batched(inputs: Any) -> bool:
+    """Whether several requests came. `djl_python.test_model` sets `batch_size` for one, without a batch's keys."""
+    keys = inputs.get_content().get_keys()
+    return bool(inputs.is_batch()) and all((key or "").startswith("batch_") for key in keys)
 
 
 def _prepare(service: Service, item: Any, on_piece: Any) -> Job:
