@@ -52,7 +52,8 @@ format: $(TEST_VENV)/.ready ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 .PHONY: docs
-docs: $(TEST_VENV)/.ready ## Write docs/commands.md and the README's outputs from the commands themselves
+docs: $(TEST_VENV)/.ready ## Write the generated pages: commands, settings, the README's outputs
+	$(BIN)/python scripts/settings_reference.py
 	$(BIN)/python scripts/commands_reference.py
 	$(BIN)/python scripts/readme_outputs.py
 
@@ -63,10 +64,11 @@ bench: $(TEST_VENV)/.ready ## Time the commands against their bounds (BENCH_ARGS
 .PHONY: accuracy
 accuracy: $(TEST_VENV)/.ready ## Estimates against every published measurement: writes docs/accuracy.md
 	$(BIN)/python scripts/accuracy.py
+	$(BIN)/python scripts/throughput_accuracy.py
 
 .PHONY: oracle
 oracle: $(TEST_VENV)/.ready ## Estimates against accounting that allocates nothing (meta device, FakeTensorMode)
-	$(BIN)/python scripts/oracle.py
+	$(BIN)/python scripts/oracle_inference.py
 
 .PHONY: lock
 lock: $(TEST_VENV)/.ready ## Pin and hash the requirements (UPGRADE=--upgrade for the newest)

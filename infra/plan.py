@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from pulumi.runtime.stack import run_pulumi_func
 from infra.programs import declare
 from infra.resolve import now, resolve
 from infra.settings import PROJECT, MachineSettings
-from infra.stack_files import StackFile, read_stack, stack_names
+from infra.stack_files import StackFile, project_root, read_stack, stack_names
 from sizing.errors import UserError
 from sizing.hardware.load import Hardware, load_hardware
 from sizing.models.facts import ModelFacts
@@ -32,7 +33,6 @@ ACCOUNT = "111122223333"
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """How the engine writes a value that is known only after an `up`."""
 PREVIEW_FORMAT = "pulumi preview --json"
-ADDED = ("create", "create-replacement", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class PlannedResource:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a stack would be. `deployed` is what stands today, None where nothing is known of it."""
+    """What a stack would be, made at `made_at` (UTC)."""
 
     stack: str
     region: str
@@ -73,7 +73,6 @@ class Plan:
     warnings: tuple[str, ...]
     expires_at: datetime | None
     made_at: datetime
-    deployed: tuple[PlannedResource, ...] | None = None
 
     def of_type(self, type_: str) -> list[PlannedResource]:
         return [r for r in self.resources if r.type == type_]
@@ -205,6 +204,9 @@ def record_program(
     outputs: dict[str, Any] = {}
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    # One thread answers for the engine, so that its event loop can be closed with it.
+    answering = ThreadPoolExecutor(max_workers=1, initializer=_own_loop)
+    loop.set_default_executor(answering)
     try:
         mocks.set_mocks(recorder, project=PROJECT, stack=stack, preview=True, monitor=monitor)
 
@@ -214,9 +216,20 @@ def record_program(
         loop.run_until_complete(run_pulumi_func(run))
     finally:
         settings.reset_options()
+        answering.submit(_close_own_loop).result()
+        answering.shutdown()
         asyncio.set_event_loop(None)
         loop.close()
     return tuple(sorted(monitor.registered, key=lambda r: r.urn)), _native(outputs)
+
+
+def _own_loop() -> None:
+    asyncio.set_event_loop(asyncio.new_event_loop())
+
+
+def _close_own_loop() -> None:
+    asyncio.get_event_loop().close()
+    asyncio.set_event_loop(None)
 
 
 def plan_stack(
@@ -232,12 +245,26 @@ def plan_stack(
     Raises `UserError` for settings that are wrong, a model or type that is unknown, and a stack that takes its
     artifacts from a shared stack without a file.
     """
-    return _plan(read_stack(name, root), root, hardware or load_hardware(), find_model, clock)
+    base = root or project_root()
+    return plan_file(read_stack(name, base), base, hardware=hardware, find_model=find_model, clock=clock)
+
+
+def plan_file(
+    file: StackFile,
+    root: Path,
+    *,
+    hardware: Hardware | None = None,
+    find_model: Callable[[str], ModelFacts] = resolve_model,
+    clock: Callable[[], datetime] = now,
+) -> Plan:
+    """`plan_stack` for a stack file that need not lie on the disk."""
+    moment = clock()
+    return _plan(file, root, hardware or load_hardware(), find_model, lambda: moment)
 
 
 def _plan(
     file: StackFile,
-    root: Path | None,
+    root: Path,
     hardware: Hardware,
     find_model: Callable[[str], ModelFacts],
     clock: Callable[[], datetime],
@@ -265,31 +292,30 @@ def _plan(
 
 def _shared_outputs(
     file: StackFile,
-    root: Path | None,
+    root: Path,
     hardware: Hardware,
     find_model: Callable[[str], ModelFacts],
     clock: Callable[[], datetime],
 ) -> Mapping[str, Any]:
     name = file.settings.shared_stack.rsplit("/", 1)[-1] if isinstance(file.settings, MachineSettings) else ""
-    base = file.path.parent.parent if root is None else root
-    if name not in stack_names(base):
+    if name not in stack_names(root):
         raise UserError(
             f"stack {file.name}: its shared_stack {name} has no file; `berth new {name} --role shared` writes one"
         )
-    shared = read_stack(name, base)
+    shared = read_stack(name, root)
     if shared.settings.role != "shared":
         raise UserError(f"stack {file.name}: its shared_stack {name} has the role {shared.settings.role}, not shared")
     if shared.region != file.region:
         raise UserError(
             f"stack {file.name} is in {file.region}, its shared_stack {name} in {shared.region}; they must be in one"
         )
-    return _plan(shared, base, hardware, find_model, clock).outputs
+    return _plan(shared, root, hardware, find_model, clock).outputs
 
 
-def from_preview(path: Path) -> tuple[tuple[PlannedResource, ...], tuple[PlannedResource, ...]]:
-    """What stands before and after, from a file of `pulumi preview --json`.
+def from_preview(path: Path, stack: str) -> tuple[tuple[PlannedResource, ...], tuple[PlannedResource, ...]]:
+    """What stands before and after, from a file of `pulumi preview --json` for `stack`.
 
-    Raises `UserError` for a file that is no such document.
+    Raises `UserError` for a file that is no such document, or another stack's.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -311,6 +337,9 @@ def from_preview(path: Path) -> tuple[tuple[PlannedResource, ...], tuple[Planned
                 after[step["urn"]] = _from_state(new)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: step {number} is no step of `{PREVIEW_FORMAT}`: {error}") from None
+    named = {urn.split("::")[0].removeprefix("urn:pulumi:") for urn in (*before, *after)}
+    if named - {stack}:
+        raise UserError(f"{path} is a preview of {', '.join(sorted(named))}, not of {stack}")
     return tuple(before.values()), tuple(after.values())
 
 

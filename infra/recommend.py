@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from infra.durations import parse_duration, write_instant
-from infra.settings import AUTO, InferenceSettings, MachineSettings, ServiceSettings, TrainingSettings
+from infra.settings import AUTO, EndpointSettings, InferenceSettings, MachineSettings, ServiceSettings, TrainingSettings
 from sizing.choose import choose
 from sizing.choosing.precision import auto_dtype
 from sizing.choosing.wishes import Wishes
@@ -27,12 +27,35 @@ class Recommendation:
 
     values: dict[str, Any]
     notes: tuple[str, ...] = field(default=())
+    usd_per_month: float | None = None
 
 
 def workload_of(settings: MachineSettings) -> Workload:
     """What the stack is asked to do, as sizing understands it."""
-    batch = settings.batch if isinstance(settings, ServiceSettings) else 1
-    return Workload(settings.input_tokens, settings.output_tokens, batch=batch)
+    if not isinstance(settings, ServiceSettings):
+        return Workload(settings.input_tokens, settings.output_tokens)
+    hours = 24.0
+    if isinstance(settings, InferenceSettings) and settings.office_hours is not None:
+        hours = settings.office_hours.hours_per_month * 12.0 / 365.0
+    return Workload(
+        settings.input_tokens,
+        settings.output_tokens,
+        settings.batch,
+        settings.requests_per_day or None,
+        settings.latency_ms / 1000.0 or None,
+        hours_per_day=hours,
+    )
+
+
+def hosting_view(hardware: Hardware, region: str) -> Hardware:
+    """The types that SageMaker hosts in the region, at its rates: what an endpoint chooses from."""
+    prices = {
+        key: replace(price, usd_per_hour={"on-demand": price.sagemaker_hosting})
+        for key, price in hardware.prices.items()
+        if key[1] == region and price.sagemaker_hosting is not None
+    }
+    instances = {name: hardware.instances[name] for name, _ in prices}
+    return replace(hardware, instances=instances, prices=prices, _offers={})
 
 
 def recommend(
@@ -40,10 +63,9 @@ def recommend(
     region: str,
     model: ModelFacts,
     hardware: Hardware,
-    wishes: Wishes | None = None,
-    workload: Workload | None = None,
+    pay: str = "",
 ) -> Recommendation:
-    """The machine that sizing chooses for these settings, whatever they record.
+    """The machine that sizing chooses for these settings, whatever they record; `pay` instead of their way of paying.
 
     Raises `UserError` where nothing fits, with the nearest miss.
     """
@@ -52,8 +74,11 @@ def recommend(
             {"instance_type": DEFAULT_TRAINING_TYPE, "dtype": "bf16"},
             (f"{DEFAULT_TRAINING_TYPE}: the default for training; `berth size --for training` compares others",),
         )
-    wishes = wishes or Wishes(dtype=settings.dtype, region=region, pay=_pay(settings))
-    choice = choose(model, workload or workload_of(settings), hardware, wishes)
+    endpoint = isinstance(settings, EndpointSettings)
+    if endpoint:
+        hardware, pay = hosting_view(hardware, region), "on-demand"
+    wishes = Wishes(dtype=settings.dtype, region=region, pay=pay or _pay(settings))
+    choice = choose(model, workload_of(settings), hardware, wishes)
     if choice.chosen is None:
         miss = choice.nearest_miss()
         why = f"; the nearest, {miss.instance_type}: {miss.reason}" if miss else ""
@@ -66,7 +91,7 @@ def recommend(
     }
     if chosen.serving.hosts > 1:
         values["replicas"] = chosen.serving.hosts
-    return Recommendation(values, choice.notes)
+    return Recommendation(values, choice.notes, chosen.usd_per_month)
 
 
 def _pay(settings: MachineSettings) -> str:

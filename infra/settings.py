@@ -24,6 +24,7 @@ Purchase = Literal["on-demand", "reserved-1y", "reserved-3y", "savings-1y", "sav
 Egress = Literal["auto", "nat", "endpoints"]
 Invocation = Literal["auto", "real-time", "async"]
 AUTO = "auto"
+DEFAULT_ALARM_SECONDS = 10.0
 _PRIVATE = tuple(ipaddress.IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
 
 
@@ -236,9 +237,17 @@ class ServiceSettings(MachineSettings):
     batch: int = Field(default=1, ge=1, le=4096, description="Requests that are answered together, at most.")
     replicas: int = Field(default=1, ge=1, le=200, description="Hosts, or instances of the endpoint, at least.")
     max_replicas: int = Field(default=0, ge=0, le=200, description="Most of them under load. 0: as many as replicas.")
-    latency_alarm_seconds: int = Field(
-        default=10, ge=1, le=3600, description="Alarm when 1 of 20 requests takes longer than this many seconds."
+    requests_per_day: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000_000,
+        description="Requests a day that sizing plans for. 0: for one batch.",
     )
+    latency_ms: int = Field(
+        default=0, ge=0, le=3_600_000,
+        description="Milliseconds in which 19 of 20 requests are answered: sizing plans for it, an alarm watches it. "
+        "0: no wish, the alarm stands at 10 s.",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _service_makes_sense(self) -> ServiceSettings:
@@ -247,6 +256,11 @@ class ServiceSettings(MachineSettings):
         if self.purchase == "capacity-block":
             raise ValueError("purchase: a capacity-block is for training; a service takes another way of paying")
         return self
+
+    @property
+    def alarm_seconds(self) -> float:
+        """Seconds above which the latency alarm rings."""
+        return self.latency_ms / 1000.0 or DEFAULT_ALARM_SECONDS
 
     @property
     def most_replicas(self) -> int:

@@ -70,7 +70,7 @@ class InferenceBalancer(Component):
             security_groups=[group.id],
             subnets=list(args.subnets),
             drop_invalid_header_fields=True,
-            idle_timeout=max(60, settings.latency_alarm_seconds * 4),
+            idle_timeout=max(60, int(settings.alarm_seconds * 4)),
             access_logs={"bucket": args.shared.logs_bucket, "prefix": f"lb/{context.stack}", "enabled": True},
             tags=context.tags("balancer"),
             opts=self.child(),

@@ -142,8 +142,8 @@ def _observe(
     latency = "ModelLatency"
     watches = [
         Watch(
-            "slow", f"1 of 20 requests takes longer than {settings.latency_alarm_seconds} s", NAMESPACE, latency, own,
-            "p95", ">", settings.latency_alarm_seconds * 1e6,  # SageMaker counts microseconds
+            "slow", f"1 of 20 requests takes longer than {settings.alarm_seconds:g} s", NAMESPACE, latency, own,
+            "p95", ">", settings.alarm_seconds * 1e6,  # SageMaker counts microseconds
         ),
         Watch("errors", "the container fails requests", NAMESPACE, "Invocation5XXErrors", own, "Sum", ">", 5),
         Watch("disk", "the disk is nearly full", HOST_NAMESPACE, "DiskUtilization", own, "Maximum", ">", 85.0),

@@ -169,8 +169,8 @@ def _observe(
             silence,
         ),
         Watch(
-            "slow", f"1 of 20 requests takes longer than {settings.latency_alarm_seconds} s", metrics.NAMESPACE,
-            metrics.LATENCY, own, "p95", ">", settings.latency_alarm_seconds * 1000.0,
+            "slow", f"1 of 20 requests takes longer than {settings.alarm_seconds:g} s", metrics.NAMESPACE,
+            metrics.LATENCY, own, "p95", ">", settings.alarm_seconds * 1000.0,
         ),
         Watch(
             "idle", f"the GPU has had nothing to do for {IDLE_HOURS} hours", metrics.AGENT_NAMESPACE, metrics.GPU_USE,
@@ -180,7 +180,7 @@ def _observe(
             "disk", "the root volume is nearly full", metrics.AGENT_NAMESPACE, metrics.DISK_USE, dimensions, "Maximum",
             ">", DISK_PERCENT,
         ),
-        Watch("errors", "the server fails requests", metrics.NAMESPACE, metrics.SERVER_ERRORS, own, "Sum", ">", 5),
+        Watch("errors", "the server fails requests", metrics.NAMESPACE, metrics.ERRORS, own, "Sum", ">", 5),
     ]  # fmt: skip
     if balancer is not None:
         behind: dict[str, pulumi.Input[str]] = {"LoadBalancer": balancer.balancer.arn_suffix}
@@ -192,8 +192,8 @@ def _observe(
         )  # fmt: skip
     charts = {
         "Latency (ms)": [(metrics.NAMESPACE, metrics.LATENCY, own, s) for s in ("p50", "p95", "p99")],
-        "Errors": [(metrics.NAMESPACE, metrics.SERVER_ERRORS, own, "Sum")],
-        "Queue": [(metrics.NAMESPACE, metrics.QUEUE_DEPTH, own, "Maximum")],
+        "Errors": [(metrics.NAMESPACE, metrics.ERRORS, own, "Sum")],
+        "Queue (ms)": [(metrics.NAMESPACE, metrics.QUEUE_TIME, own, "p95")],
         "GPU use (%)": [(metrics.AGENT_NAMESPACE, metrics.GPU_USE, dimensions, "Average")],
         "GPU memory (MiB)": [(metrics.AGENT_NAMESPACE, metrics.GPU_MEMORY, dimensions, "Maximum")],
         "Healthy": [(metrics.NAMESPACE, metrics.HEALTHY, own, "Minimum")],
