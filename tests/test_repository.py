@@ -228,3 +228,20 @@ def test_the_page_of_rooms_names_every_room() -> None:
     rooms = {path.relative_to(ROOT).parts[0] for path in files() if len(path.relative_to(ROOT).parts) > 1}
     missing = [room for room in sorted(rooms) if not room.startswith(".") and f"`{room}/" not in readme]
     assert missing == [], "the README's map of the rooms lacks them"
+
+
+def test_the_index_of_the_documentation_names_every_page_and_no_other() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in files() if path.parent == ROOT / "docs" and path.suffix == ".md"} - {"README.md"}
+    assert set(re.findall(r"\]\(([\w.-]+\.md)\)", index)) == pages
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in files()
+        if page.suffix == ".md"
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text_of(page))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
