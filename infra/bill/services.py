@@ -110,8 +110,15 @@ def alarm(resource: PlannedResource, pricing: Pricing) -> list[Line]:
     return [pricing.monthly(resource, "alarm", pricing.prices.find("cloudwatch", item, pricing.region), metrics)]
 
 
+def custom_metrics(resource: PlannedResource, pricing: Pricing) -> Line:
+    """What hosts send to CloudWatch is no resource; the stack's dashboard, of which there is one, bears it."""
+    price = pricing.prices.find("cloudwatch", "custom_metric", pricing.region)
+    return pricing.by_usage(resource, "custom metrics", price, "custom_metrics")
+
+
 def dashboard(resource: PlannedResource, pricing: Pricing) -> list[Line]:
-    return [pricing.monthly(resource, "dashboard", pricing.prices.find("cloudwatch", "dashboard", pricing.region))]
+    price = pricing.prices.find("cloudwatch", "dashboard", pricing.region)
+    return [pricing.monthly(resource, "dashboard", price), custom_metrics(resource, pricing)]
 
 
 def zone(resource: PlannedResource, pricing: Pricing) -> list[Line]:

@@ -9,6 +9,7 @@ import pulumi_aws as aws
 
 from infra.components.base import Component, allow, policy
 from infra.context import Context
+from infra.places import bucket_name
 
 LOG_DAYS = 90
 
@@ -54,7 +55,7 @@ class Storage(Component):
         context = self.context
         return aws.s3.Bucket(
             f"{self.name}-{purpose}",
-            bucket=f"{context.project}-{context.account}-{context.region}-{purpose}",
+            bucket=bucket_name(purpose, context.account, context.region, context.project),
             tags=context.tags(purpose),
             opts=opts,
         )

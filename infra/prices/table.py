@@ -14,7 +14,7 @@ from sizing.errors import UserError
 DATA = Path(__file__).parent / "services.csv"
 EVERYWHERE = "*"
 _COLUMNS = ("service", "item", "region", "unit", "usd", "as_of", "note", "source")
-_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
+_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?|undated")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,8 @@ from infra.components.identity import Identity, IdentityArgs
 from infra.components.observability import Observability, ObservabilityArgs, Watch
 from infra.context import Context, Shared
 from infra.images import ecr_repository_arn, image_of
-from infra.programs.parts import (
-    artifact_prefix,
-    bundle_prefix,
-    machine_of,
-    network_of,
-    output_prefix,
-    start_up_seconds,
-)
+from infra.places import artifact_prefix, bundle_prefix, output_prefix
+from infra.programs.parts import machine_of, network_of, start_up_seconds
 from infra.settings import EndpointSettings
 from sizing.hardware.types import InstanceType
 from sizing.models.facts import ModelFacts

@@ -24,16 +24,8 @@ from infra.context import Context, Shared
 from infra.egress import choose_egress
 from infra.host.user_data import memory_limit, user_data
 from infra.images import ecr_repository_arn, image_of
-from infra.programs.parts import (
-    HOST_SERVICES,
-    artifact_prefix,
-    bundle_prefix,
-    machine_of,
-    network_of,
-    output_prefix,
-    start_up_seconds,
-    zones_of,
-)
+from infra.places import artifact_prefix, bundle_prefix, output_prefix
+from infra.programs.parts import HOST_SERVICES, machine_of, network_of, start_up_seconds, zones_of
 from infra.settings import InferenceSettings
 
 IDLE_PERCENT = 5.0

@@ -1,8 +1,7 @@
-"""What the programs of machines share: their prefixes, network, notices, and how long a start takes."""
+"""What the programs of machines share: their network, zones, and how long a start takes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from infra.components.network import ExistingNetwork, Network, NetworkArgs
@@ -24,25 +23,6 @@ def machine_of(context: Context) -> tuple[MachineSettings, InstanceType, ModelFa
     if not isinstance(settings, MachineSettings) or instance is None or model is None:
         raise TypeError(f"{context.stack} has no machines")
     return settings, instance, model
-
-
-def slug(model: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-")
-
-
-def artifact_prefix(settings: MachineSettings) -> str:
-    """Where the model's files lie in the artifact bucket."""
-    return settings.artifact or f"models/{slug(settings.model)}"
-
-
-def bundle_prefix(settings: MachineSettings, stack: str) -> str:
-    """Where the model_runtime bundle lies in the artifact bucket."""
-    return settings.bundle or f"bundles/{stack}"
-
-
-def output_prefix(stack: str) -> str:
-    """Where a stack writes."""
-    return f"output/{stack}"
 
 
 def zones_of(context: Context) -> list[str]:

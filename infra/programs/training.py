@@ -15,14 +15,8 @@ from infra.context import Context, Shared
 from infra.egress import choose_egress
 from infra.host.user_data import STOP_BEFORE_EXPIRY, memory_limit, user_data
 from infra.images import TRAINING_TAG, ecr_repository_arn
-from infra.programs.parts import (
-    HOST_SERVICES,
-    artifact_prefix,
-    bundle_prefix,
-    machine_of,
-    network_of,
-    output_prefix,
-)
+from infra.places import artifact_prefix, bundle_prefix, output_prefix
+from infra.programs.parts import HOST_SERVICES, machine_of, network_of
 from infra.settings import TrainingSettings
 
 IDLE_PERCENT = 5.0
