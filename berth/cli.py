@@ -11,7 +11,9 @@ from typer.core import TyperGroup
 
 from sizing.errors import UserError
 
-COMMANDS: tuple[str, ...] = ("assess", "models", "memory", "size", "new", "settings", "bundle", "preview", "doctor", "catalog")
+COMMANDS: tuple[str, ...] = (
+    "assess", "models", "memory", "size", "new", "settings", "bundle", "serve", "preview", "doctor", "catalog",
+)  # fmt: skip
 """In the order in which a person needs them. Each is a module of `berth.commands` with `app`, a `typer.Typer`."""
 
 INTERRUPTED = 130

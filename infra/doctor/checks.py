@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.doctor.finding import Finding, Surroundings
 from infra.doctor.quotas import quota_of
 from infra.images import TRAINING_TAG, ecr_repository_arn, image_of
-from infra.programs.parts import artifact_prefix, bundle_prefix
+from infra.places import artifact_prefix, bucket_name, bundle_prefix
 from infra.settings import PROJECT, EndpointSettings, MachineSettings, ServiceSettings, TrainingSettings
 from infra.stack_files import StackFile
 from sizing.hardware.load import Hardware
@@ -119,7 +119,7 @@ def quota(around: Surroundings, file: StackFile, instance: InstanceType) -> Find
     """Whether the vCPUs of the plan fit into the quota of the family, beside what runs already."""
     settings, check = file.settings, "quota"
     if isinstance(settings, EndpointSettings):
-        fix = f"https://console.aws.amazon.com/servicequotas/home/services/sagemaker/quotas: ml.{instance.name} for endpoint usage"
+        fix = f"Service Quotas, Amazon SageMaker: 'ml.{instance.name} for endpoint usage'"
         return Finding(check, "unknown", "SageMaker has a quota for each type", fix)
     machines = settings.nodes if isinstance(settings, TrainingSettings) else 1
     if isinstance(settings, ServiceSettings):
@@ -194,7 +194,7 @@ def artifacts(around: Surroundings, file: StackFile, account: str) -> Iterator[F
     settings = file.settings
     if not isinstance(settings, MachineSettings):
         return
-    bucket = f"{PROJECT}-{account}-{file.region}-artifacts"
+    bucket = bucket_name("artifacts", account, file.region)
     wanted = {
         "bundle": (bundle_prefix(settings, file.name), f"berth bundle {file.name}"),
         "model": (artifact_prefix(settings), "upload the model's files with their manifest.json"),
