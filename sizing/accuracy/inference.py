@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from sizing.accuracy.inference_cases import Case, case_of, measured, model_of
-from sizing.accuracy.points import OutOfScope, Point, PointResult, points
+from pathlib import Path
+
+from sizing.accuracy.inference_cases import SPEED_UNITS, Case, case_of, measured, model_of
+from sizing.accuracy.points import DATA, OutOfScope, Point, PointResult, points
 from sizing.dtypes import dtype as dtype_called
 from sizing.memory.engines import engine
 from sizing.memory.inference import estimate_inference
@@ -11,15 +13,14 @@ from sizing.memory.runtime import A100_WITH_LIBRARIES
 from sizing.memory.terms import Breakdown, MemoryEstimate, Metric
 from sizing.memory.weights import is_quantized, kept_bytes
 
-SPEED_UNITS = ("ms/token", "tokens/s", "s/token", "ms", "s")
 _WEIGHTS = ("weights", "weights kept in fp32", "weights kept in 16 bit", "quantization constants")
 
 
-def inference_results() -> tuple[list[PointResult], list[OutOfScope]]:
-    """Every inference row of `measured_points.csv`: a result, or the reason it has none."""
+def inference_results(path: Path = DATA) -> tuple[list[PointResult], list[OutOfScope]]:
+    """Every inference row of the file (`measured_points.csv` unless told): a result, or the reason it has none."""
     results: list[PointResult] = []
     outside: list[OutOfScope] = []
-    for point in points():
+    for point in points(path):
         if point.task != "inference":
             continue
         case = case_of(point)

@@ -46,6 +46,9 @@ MODELS: dict[str, str] = {
 }
 """The name in a row -> the catalogue's."""
 
+SPEED_UNITS = ("ms/token", "tokens/s", "s/token", "s/iter", "ms", "s", "hours", "minutes")
+"""Units of rows about time; on one known device they still say that the run fitted."""
+
 GPU_BYTES: dict[str, float] = {
     # What nvidia-smi shows as total.
     "A100-SXM4-40GB": 40_960 * MIB,
@@ -92,17 +95,44 @@ def case_of(point: Point) -> Case | str:
     """The situation of `point`, or why it is out of scope."""
     if point.task != "inference":
         return "not an inference row"
-    if point.unit in ("ms/token", "tokens/s", "s/token", "ms", "s") and not point.method.startswith(_FITTING_METHODS):
+    if point.unit in SPEED_UNITS and not point.method.startswith(_FITTING_METHODS):
         return "a speed, which `sizing.throughput` answers"
     for prefix, reader in _READERS:
         if point.source.startswith(prefix):
             return reader(point)
-    return "no reader for this source"
+    return _by_its_words(point)
 
 
 def model_of(point: Point) -> ModelFacts | None:
-    """The catalogue's model that the row names."""
-    return load_catalogue().get(MODELS.get(point.model, point.model))
+    """The catalogue's model that the row names: as `MODELS` says, else the shortest name that begins like the row's
+    and has the parameters that the row gives, within a tenth."""
+    catalogue = load_catalogue()
+    named = catalogue.find(MODELS.get(point.model, point.model))
+    if named is not None:
+        return named
+    wanted = _letters(point.model)
+    size = _count(point.params) or _count(point.model)
+    close = [
+        name
+        for name, entry in catalogue.entries.items()
+        if entry.deployable
+        and wanted
+        and _letters(name.split("/")[-1]).startswith(wanted)
+        and (size is None or abs(entry.params / size - 1) <= 0.1)
+    ]
+    return catalogue[min(close, key=len)] if close else None
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]", "", name.lower()).removesuffix("hf")
+
+
+def _count(text: str) -> float | None:
+    """`7B`, `1.3 B`, `360M`, `3212749824` as a number; None where the text names no count."""
+    found = re.search(r"(\d+(?:\.\d+)?)\s*([BM])\b", text)
+    if found:
+        return float(found.group(1)) * (1e9 if found.group(2) == "B" else 1e6)
+    return float(text) if text.isdigit() else None
 
 
 def dtype_of(point: Point) -> str | None:
@@ -295,6 +325,38 @@ def _bitsandbytes(point: Point) -> Case | str:
 
 def _tgi(_: Point) -> Case | str:
     return "text-generation-inference's own kernels and warm-up pools; Berth's handler does not run it"
+
+
+def _by_its_words(point: Point) -> Case | str:
+    """A source without a reader of its own: metric, lengths and engine as the row's text says them."""
+    found = _needs(point)
+    if isinstance(found, str):
+        return found
+    unit = UNIT_BYTES.get(point.unit)
+    if unit is None and point.unit != "fit":
+        return f"the unit '{point.unit}' may be GB or GiB, and no reader knows its script"
+    words = f"{point.setting} {point.method}".lower()
+    lengths = [int(n) for n in re.findall(r"\d+", point.seq_len)]
+    if not point.batch.isdigit() or int(point.batch) < 1 or not lengths:
+        return "no batch or no length given"
+    generates = re.search(r"generate|new tokens", point.seq_len) is not None and len(lengths) == 1
+    tensor_parallel = point.gpu_count if "tensor parallel" in words or " tp" in words else 1
+    setup = InferenceSetup(
+        dtype=found[1],
+        batch=int(point.batch),
+        input_tokens=1 if generates else max(1, lengths[0]),
+        output_tokens=lengths[-1] if generates or len(lengths) > 1 else 1,
+        tensor_parallel=tensor_parallel,
+        engine=next((name for name in ("litgpt", "autoawq", "vllm") if name in words), "transformers"),
+    )
+    metric: PointMetric = "driver"
+    if "allocated" in words:
+        metric = "allocated"
+    elif "reserved" in words:
+        metric = "reserved"
+    elif "weights" in words:
+        metric = "weights"
+    return Case(found[0], setup, metric, unit or 1.0, capacity_bytes=GPU_BYTES.get(point.gpu_type, 0.0))
 
 
 def _int8_blog(point: Point) -> Case | str:
