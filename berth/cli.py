@@ -12,8 +12,19 @@ from typer.core import TyperGroup
 from sizing.errors import UserError
 
 COMMANDS: tuple[str, ...] = (
-    "assess", "models", "memory", "size", "new", "settings", "bundle", "serve", "preview", "doctor", "catalog",
-)  # fmt: skip
+    "assess",
+    "models",
+    "memory",
+    "size",
+    "new",
+    "settings",
+    "bundle",
+    "serve",
+    "preview",
+    "doctor",
+    "catalog",
+    "schema",
+)
 """In the order in which a person needs them. Each is a module of `berth.commands` with `app`, a `typer.Typer`."""
 
 INTERRUPTED = 130
@@ -33,6 +44,12 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands with their help whole; the base class cuts it to fit a line."""
+        helps = [(name, self.get_command(ctx, name).help or "") for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in helps])
 
 
 app = typer.Typer(

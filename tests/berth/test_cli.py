@@ -14,7 +14,10 @@ import pytest
 
 from berth.cli import COMMANDS
 
-HEAVY = {"boto3", "botocore", "httpx", "matplotlib", "moto", "numpy", "pydantic", "rich", "torch", "transformers"}
+HEAVY = {
+    "boto3", "botocore", "httpx", "matplotlib", "moto", "numpy", "pulumi", "pulumi_aws", "pydantic", "rich", "torch",
+    "transformers",
+}  # fmt: skip
 LOADED = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
@@ -34,6 +37,7 @@ def test_help_lists_the_commands_in_the_order_in_which_they_are_needed(run_berth
     listed = [line.split()[0] for line in ran.out.split("Commands:")[1].splitlines() if line.startswith("  ")]
     assert ran.code == 0
     assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
+    assert "..." not in ran.out.split("Commands:")[1], "no command's help is cut short"
 
 
 def test_without_arguments_the_help_is_shown(run_berth: Callable[..., Any]) -> None:
