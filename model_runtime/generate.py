@@ -255,18 +255,22 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers is not typ
         if self.first is None:
             self.first = time.monotonic()
         done = self.nothing if self.equal else self.lengths <= input_ids.shape[1] - self.start
+        ended = []
         if self.watched:
             tokens = input_ids[:, -1].tolist()
-            ended = []
             for i in self.watched:
                 grown = self.growing[i]
                 if grown.finish is None:
                     grown.take(tokens[i])
                 if grown.finish is not None:
                     ended.append(i)
-            if ended:
-                done = done.clone()
-                done[ended] = True
+        for i, grown in enumerate(self.growing):
+            if grown.row.gone:
+                grown.cancel()
+                ended.append(i)
+        if ended:
+            done = done.clone()
+            done[ended] = True
         return done
 
 

@@ -16,14 +16,22 @@ _SEEDS = 2**63
 class RequestError(Exception):
     """A request that is answered with an error: HTTP `status`, a machine's `code`, the parameter it is about.
 
-    `fault` is the API's name for whose fault it is (`invalid_request_error`, `server_error`).
+    `fault` is the API's name for whose fault it is (`invalid_request_error`, `server_error`). `retry_after_s`: when to
+    try again, with a 503.
     """
 
     def __init__(
-        self, message: str, *, status: int = 400, code: str = "invalid_value", param: str | None = None
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_value",
+        param: str | None = None,
+        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message, self.status, self.code, self.param = message, status, code, param
+        self.retry_after_s = retry_after_s
 
     @property
     def fault(self) -> str:

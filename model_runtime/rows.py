@@ -26,6 +26,8 @@ class Row:
     emit: Emit | None = None
     emitted: int = 0
     """Characters given to `emit` so far; a retried row goes on after them."""
+    gone: bool = False
+    """Set from any thread when nobody waits for the answer any more: the row ends at its next token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class Growing:
             self._grow(final=False)
         if self.finish is None and len(self.tokens) >= self.row.max_new_tokens:
             self._end("length")
+
+    def cancel(self) -> None:
+        """End it here, whatever it holds."""
+        if self.finish is None:
+            self.finish = "cancelled"
 
     def _end(self, reason: FinishReason) -> None:
         self._grow(final=True)

@@ -37,7 +37,7 @@ def encode(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
 
 
-def error_reply(error: RequestError, retry_after_s: int | None = None) -> Reply:
+def error_reply(error: RequestError) -> Reply:
     """One shape for every form: OpenAI's `error` object, and `code` as DJL's own errors have it."""
     return Reply(
         error.status,
@@ -45,7 +45,7 @@ def error_reply(error: RequestError, retry_after_s: int | None = None) -> Reply:
             "code": error.status,
             "error": {"message": error.message, "type": error.fault, "code": error.code, "param": error.param},
         },
-        retry_after_s,
+        error.retry_after_s,
     )
 
 

@@ -148,3 +148,15 @@ def _archive(folder: Path) -> Path:
             tar.add(path, arcname=path.relative_to(folder).as_posix(), filter=plain)
     draft.replace(packed)
     return packed
+
+
+def differs_from_installed(folder: Path) -> bool:
+    """Whether a bundle carries other runtime code than what is running; False for a folder that carries none."""
+    carried = folder / "model_runtime"
+    if not carried.is_dir():
+        return False
+    for path in carried.rglob("*.py"):
+        own = _package() / path.relative_to(carried)
+        if not own.is_file() or own.read_bytes() != path.read_bytes():
+            return True
+    return False

@@ -93,7 +93,7 @@ class ServingSettings:
         """
         if environment.get("BERTH_MODEL_DIR"):
             return environment["BERTH_MODEL_DIR"]
-        if self.model.startswith(("./", "../")) or (folder / self.model).is_dir():
+        if self.model == "." or self.model.startswith(("./", "../")) or (folder / self.model).is_dir():
             return str((folder / self.model).resolve())
         return self.model
 

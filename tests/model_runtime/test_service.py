@@ -223,7 +223,7 @@ def test_an_error_has_one_shape_for_every_client() -> None:
     from model_runtime.handler.answers import error_reply
     from model_runtime.parameters import RequestError
 
-    reply = error_reply(RequestError("no", status=503, code="busy"), retry_after_s=2)
+    reply = error_reply(RequestError("no", status=503, code="busy", retry_after_s=2))
     assert reply == Reply(
         503, {"code": 503, "error": {"message": "no", "type": "server_error", "code": "busy", "param": None}}, 2
     )
