@@ -14,6 +14,15 @@ from sizing.memory.training.weights import base_dtype, kept_width, mixed, weight
 from sizing.models.facts import ModelFacts
 
 
+LITGPT_FUSED = "attn"
+"""litgpt's one projection for query, key and value."""
+
+
+def autocast(setup: TrainingSetup) -> bool:
+    """Whether the forward pass runs under torch.autocast."""
+    return mixed(setup) and not deepspeed(setup) and not fsdp(setup)
+
+
 def recipe_for(model: ModelFacts, setup: TrainingSetup) -> Recipe:
     """Widths and switches of a run.
 
@@ -22,7 +31,6 @@ def recipe_for(model: ModelFacts, setup: TrainingSetup) -> Recipe:
     fp32 norms and embeddings after `prepare_model_for_kbit_training`.
     """
     full = setup.method == "full"
-    autocast = 2 if mixed(setup) and not deepspeed(setup) and not fsdp(setup) else 0
     shared = {
         "kernel": setup.attention,
         "cuda": setup.backend == "cuda",
@@ -31,7 +39,7 @@ def recipe_for(model: ModelFacts, setup: TrainingSetup) -> Recipe:
         "padded": setup.padded,
         "norms_trained": full or setup.train_norms,
         "full": full,
-        "autocast": autocast,
+        "autocast": 2 if autocast(setup) else 0,
     }
     if full:
         width = weight_width(setup)
@@ -45,13 +53,21 @@ def recipe_for(model: ModelFacts, setup: TrainingSetup) -> Recipe:
         kept = kept_width(setup)
     if setup.method == "prompt":
         return Recipe(weights=weights, kept=kept, stream=kept, quantized=kind, **shared)  # type: ignore[arg-type]
+    targets, rank, scattered = lora_targets(model, setup), setup.lora_rank, 0.0
+    if setup.framework == "litgpt":
+        stack = model.main
+        fused = stack.heads + 2 * stack.kv_heads
+        # Query and value of the fused projection share one input; each has matrices of its own.
+        targets, rank, scattered = (LITGPT_FUSED,), 2 * rank, (stack.heads + stack.kv_heads) / fused
     return Recipe(
         weights=weights,
         kept=kept,
         stream=kept,
         quantized=kind,  # type: ignore[arg-type]
-        targets=lora_targets(model, setup),
-        rank=setup.lora_rank,
+        targets=targets,
+        rank=rank,
+        scattered_adapter=scattered,
+        keeps_4bit_input=setup.framework in ("litgpt", "transformers-2023"),
         adapter=adapter_width(setup),
         adapter_dropout=setup.lora_dropout,
         adapter_a_trained=not setup.lora_a_frozen,
@@ -66,9 +82,10 @@ def dialect_for(model: ModelFacts, setup: TrainingSetup) -> Dialect:
         if model.model_type in ("t5", "mt5", "umt5"):
             # softmax(scores.float()).type_as(scores)
             found = replace(found, softmax="float")
-        if model.model_type not in ("llama", "mistral", "mixtral", "qwen", "gemma", "phi"):
-            found = replace(found, loss_fp32=False)
+        found = replace(found, loss_fp32=model.model_type in ("llama", "mistral", "mixtral", "gptj", "phi", "gemma"))
         found = replace(found, repeats_kv=True)
-    elif setup.framework in ("litgpt", "torchtune"):
-        found = replace(found, loss_fp32=setup.framework == "torchtune")
+    elif setup.framework == "litgpt":
+        # litgpt/model.py: torch's own GELU, keys and values expanded to all heads, the loss on 16-bit logits.
+        gelu = "gelu" if (found.activation or model.main.activation).startswith("gelu") else found.activation
+        found = replace(found, loss_fp32=False, repeats_kv=True, activation=gelu, qkv=(LITGPT_FUSED,))
     return found

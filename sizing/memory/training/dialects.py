@@ -230,7 +230,7 @@ _DIALECTS: dict[str, Dialect] = {
         attentions=("eager",),
     ),
     # Qwen's own code (huggingface.co/Qwen/Qwen-7B, modeling_qwen.py): fused c_attn, w1 times silu(w2).
-    "qwen": replace(_LLAMA, qkv=("c_attn",), out="attn.c_proj", up="w1", gate="w2", down="mlp.c_proj"),
+    "qwen": replace(_LLAMA, qkv=("c_attn",), out="attn.c_proj", up="w1", gate="w2", down="mlp.c_proj", loss_fp32=False),
 }
 
 

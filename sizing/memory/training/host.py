@@ -30,11 +30,13 @@ def host_breakdown(model: ModelFacts, setup: TrainingSetup) -> Breakdown:
 
 
 def _loading(model: ModelFacts, setup: TrainingSetup, ranks: int) -> list[Term]:
-    """Every rank reads the whole model; under ZeRO-3 (`zero.Init`) and FSDP on one rank's behalf only its share stays."""
+    """Every rank reads the whole model; under ZeRO-3 (`zero.Init`) and FSDP one at a time, and only its share stays."""
     dtype = base_dtype(setup).name
     if setup.method == "full":
         dtype = "fp32" if weight_width(setup) == 4 else "fp16" if setup.precision == "fp16" else "bf16"
-    sharded = setup.zero_stage == 3 and (deepspeed(setup) or fsdp(setup))
+    sharded = setup.zero_stage == 3 and (fsdp(setup) or (deepspeed(setup) and setup.zero_init))
+    if deepspeed(setup) and not setup.zero_init and model.published_dtype != "unknown":
+        dtype = model.published_dtype  # turned to the run's type by the engine, after loading
     stored = model.published_dtype if model.published_dtype not in ("unknown", "", "none") else None
     return list(loading_terms(model, dtype, setup.loading, ranks=1 if sharded else ranks, file_dtype=stored))
 

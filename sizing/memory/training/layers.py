@@ -208,8 +208,13 @@ class Layer:
             gate, up = ops.split(fused, rows * self.ff, rows * self.ff)
             inner = ops.mul(up, ops.activate(activation, gate))
         else:
-            gate = ops.activate(activation, ops.linear(d.gate, x, self.ff, self.hidden))
-            inner = ops.mul(gate, ops.linear(d.up, x, self.ff, self.hidden))
+            gate = ops.linear(d.gate, x, self.ff, self.hidden)
+            if ops.recipe.compiled:
+                # The partitioner recomputes the activation from what went into it.
+                up = ops.linear(d.up, x, self.ff, self.hidden)
+                inner = ops.record((gate, up), ops.var(up.elements, up.width, grad=up.grad), (gate.store, up.store))
+            else:
+                inner = ops.mul(ops.activate(activation, gate), ops.linear(d.up, x, self.ff, self.hidden))
         if d.inner_dropout:
             inner = ops.drop(inner, self.stack.dropout)
         return ops.linear(d.down, inner, self.hidden, self.ff)

@@ -6,6 +6,8 @@ from sizing.memory.training.dialects import Dialect
 from sizing.memory.training.recipe import Recipe
 from sizing.memory.training.tape import Store, Tape, Var
 
+GPTQ_UNPACKING_BYTES = 8
+"""Per weight: shifted int32, masked int16 and the 16-bit product with the scales (auto_gptq `qlinear_cuda.py`)."""
 STATISTIC_BYTES = 4
 """LayerNorm's mean and reciprocal deviation, attention's log-sum-exp: fp32 a row."""
 
@@ -37,10 +39,16 @@ class Ops(Tape):
         width = r.autocast or x.width
         out = self.var(rows * out_features, width, grad=x.grad or learns)
         matrix = in_features * out_features
-        saved = [x.store] if learns or (r.quantized == "int8" and trained is None) else []
+        keeps = r.quantized == "int8" or (r.quantized == "4bit" and r.keeps_4bit_input)
+        saved = [x.store] if learns or (keeps and trained is None) else []
         work = 0
-        if r.quantized in ("4bit", "gptq") and trained is None:
+        if r.quantized == "4bit" and trained is None:
             work = matrix * r.compute
+        elif r.quantized == "gptq" and trained is None:
+            # auto-gptq without exllama unpacks in torch (int32, int16, then 16-bit) and autograd keeps the weight.
+            work = matrix * GPTQ_UNPACKING_BYTES
+            if x.grad:
+                saved.append(Store(matrix * r.compute, "weight copies"))
         elif r.autocast and r.weights != r.autocast and not (r.quantized and trained is None):
             saved.append(Store(matrix * r.autocast, "weight copies"))
         stored = int(r.weights) if r.weights >= 1 else 2
@@ -66,7 +74,10 @@ class Ops(Tape):
         size_a, size_b = in_features * r.rank * r.adapter, out_features * r.rank * r.adapter
         self.record((narrow,), low, (narrow.store,) if a_trained else (), weight_grad=size_a if a_trained else 0)
         wide = self.var(rows * out_features, narrow.width)
-        self.record((low,), wide, (low.store,), weight_grad=size_b)
+        kept = [low.store]
+        if r.scattered_adapter:
+            kept.append(Store(int(wide.size * r.scattered_adapter), self.tag))
+        self.record((low,), wide, kept, weight_grad=size_b)
         return self.cast(self.add(result, self.plain(wide)), result.width)
 
     # Norms
@@ -83,7 +94,7 @@ class Ops(Tape):
             out = self.var(x.elements, x.width, grad=x.grad or trained)
             statistics = Store(2 * rows * STATISTIC_BYTES, self.tag)
             return self.record((x,), out, (x.store, statistics), weight_grad=2 * size * r.kept if trained else 0)
-        if r.fused_norm or kind == "fused-rms":
+        if r.fused_norm or r.compiled or kind == "fused-rms":
             out = self.var(x.elements, x.width, grad=x.grad or trained)
             statistics = Store(rows * STATISTIC_BYTES, self.tag)
             return self.record((x,), out, (x.store, statistics), weight_grad=size * r.kept if trained else 0)

@@ -4,12 +4,8 @@ sharding divides them where ZeRO or FSDP splits the states."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-
 from sizing.memory.training.setup import Kernel, Optimizer
-
-Shapes = Iterable[tuple[tuple[int, ...], int, bool]]
-"""(shape, how many, whether it is an embedding)."""
+from sizing.memory.training.trained import Shapes
 
 BLOCK_8BIT = 256
 """Elements per quantization block of bitsandbytes' 8-bit states (`optim/optimizer.py`, blockwise)."""

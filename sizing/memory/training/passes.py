@@ -16,6 +16,8 @@ from sizing.models.facts import ModelFacts, Stack
 Part = Literal["encoder", "decoder"]
 TOKEN_ID_BYTES = 8
 """int64."""
+FUSED_PIECES = 16
+"""Liger's fused linear cross-entropy cuts the tokens so that a piece's logits are about as large as the hidden states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,16 @@ def step_of(
     frozen_input: bool = False,
     loss_chunks: int = 1,
     fused_loss: bool = False,
-    old_loss: bool = False,
+    shifted_loss: bool = False,
+    converted_outputs: bool = False,
+    keeps_logits: bool = False,
     inputs_elsewhere: bool = False,
 ) -> Step:
     """The training step of `model` on `batch` sequences of `tokens` (and `target` tokens of an encoder-decoder).
 
     `head_trained`: embeddings and output projection get gradients. `frozen_input`: no gradient flows into the first
     layer (frozen embeddings; checkpointing asks for one all the same). `inputs_elsewhere`: checkpointed inputs are
-    offloaded to the host.
+    offloaded to the host. The rest is about the loss: `head_footprint`.
     """
     d = dialect or dialect_of(model)
     segments: list[Segment] = []
@@ -119,7 +123,9 @@ def step_of(
             trained=head_trained,
             chunks=loss_chunks,
             fused=fused_loss,
-            old=old_loss,
+            shifted=shifted_loss,
+            converted=converted_outputs,
+            keeps_logits=keeps_logits,
         )
         segments.append(Segment("head", 1, head.saved, head.forward, head.backward, head.weight_grads))
     casts = 0
@@ -244,42 +250,55 @@ def head_footprint(
     trained: bool,
     chunks: int = 1,
     fused: bool = False,
-    old: bool = False,
+    shifted: bool = False,
+    converted: bool = False,
+    keeps_logits: bool = False,
 ) -> Footprint:
     """Output projection and cross-entropy over `rows` tokens: logits, their fp32 copy, the log-softmax and, in the
     backward pass, the gradients of both.
 
-    `chunks`: the loss is taken piece by piece (torchtune, litgpt). `fused`: one kernel that holds no logits. `old`:
-    transformers before 4.45 copied the shifted fp32 logits once more.
+    `chunks`: the loss is taken piece by piece (torchtune, litgpt). `fused`: one kernel that holds no logits.
+    `shifted`: logits but for the last token are copied first (transformers before 4.45). `converted`: accelerate's
+    autocast returns the outputs in fp32 (`convert_outputs_to_fp32`). `keeps_logits`: the training loop holds the
+    model's outputs while it runs backward.
     """
     ops = Ops(recipe)
     x = ops.var(rows * hidden, recipe.stream)
     ops.tag = "logits"
     vocab = -(-vocab // recipe.shard)
-    logits = ops.linear("lm_head", x, vocab, hidden, trained=trained)
-    held = [logits]
     if fused:
-        return ops.measure((x,), logits, counted=(x,))
+        # One kernel works through the logits in pieces and keeps the gradient of its input instead.
+        return ops.measure((x,), ops.linear("lm_head", x, max(1, vocab // FUSED_PIECES), hidden, trained=trained), counted=(x,))
+    piece = ops.view(x, -(-x.elements // chunks)) if chunks > 1 else x
+    logits = ops.linear("lm_head", piece, vocab, hidden, trained=trained)
+    held = [logits]
     wide = logits
     if dialect.loss_fp32:
         wide = ops.cast(logits, 4)
-        if wide is not logits:
+        if shifted:
+            held = [wide]  # `logits = logits.float()` let go of the 16-bit ones
+        elif wide is not logits and chunks == 1:
             held.append(wide)
     for _ in range(dialect.logits_steps):
         wide = ops.plain(ops.keep_output(wide))
-    if old:
+    if shifted:
         wide = ops.copy(wide)
-    size = wide.elements
-    if chunks > 1:
-        wide = ops.copy(wide, -(-size // chunks))
+        held.append(wide)
     done = ops.keep_output(wide)
     # log_softmax keeps the type of the logits; autocast takes nll_loss to fp32, which keeps its input.
     picked = ops.cast(done, 4) if recipe.autocast and recipe.cuda else done
     saved = [picked.store]
     if chunks > 1:
-        # Every other piece has kept its log-softmax by the time the last one is computed.
-        saved.append(Store((size - wide.elements) * picked.width, "logits"))
+        # All pieces' logits are made before the first loss is taken; an uncompiled loss keeps their log-softmax, too.
+        each = logits.width + (0 if recipe.compiled else picked.width)
+        saved.append(Store((rows * vocab - logits.elements) * each, "logits"))
     loss = ops.record((picked,), ops.var(1, 4), saved)
+    if converted and logits.width < 4:
+        # The model's variables are gone when accelerate turns its outputs, logits and all, to fp32.
+        copy = ops.record((logits,), ops.var(logits.elements, 4, grad=False))
+        return ops.measure((x,), loss, counted=(x,), held=(logits, copy))
+    if keeps_logits:
+        ops.nodes[-1].saved = (*ops.nodes[-1].saved, held[0].store)
     return ops.measure((x,), loss, counted=(x,), held=held)
 
 

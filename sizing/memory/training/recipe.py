@@ -37,6 +37,11 @@ class Recipe:
     """Width of adapter weights."""
     adapter_dropout: float = 0.0
     adapter_a_trained: bool = True
+    scattered_adapter: float = 0.0
+    """litgpt adapts a part of a fused projection (this share of its rows) and scatters the result into place, which
+    autograd keeps (`index_copy`)."""
+    keeps_4bit_input: bool = False
+    """bitsandbytes before 0.43 kept the input of every 4-bit product."""
     padded: bool = False
     """Sequences are padded, so attention gets a mask for each."""
     fused_norm: bool = False

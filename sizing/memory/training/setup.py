@@ -79,6 +79,8 @@ class TrainingSetup:
     that of one tensor."""
     buckets: Buckets = "auto"
     """DeepSpeed's bucket sizes: those that transformers and accelerate derive from hidden_size, or DeepSpeed's own."""
+    reduce_bucket: int = 0
+    """DeepSpeed's `reduce_bucket_size` in elements where it is set by hand; 0: by `buckets`."""
     loss: Loss = "plain"
     """chunked: logits piece by piece (litgpt, torchtune); fused: never whole (Liger)."""
     compiled: bool = False
@@ -92,6 +94,8 @@ class TrainingSetup:
     """Embeddings and output projection are trained in full beside the adapters (PEFT's `modules_to_save`)."""
     kept_dtype: str = ""
     """Under qlora, of norms, embeddings and head: fp32 (`prepare_model_for_kbit_training`, the default) or bf16."""
+    keeps_logits: bool = False
+    """The loop holds the model's outputs through the backward pass (`outputs = model(...)`); the Trainer does not."""
     padded: bool = False
     """Sequences of a batch are padded to one length, so that sdpa works with a mask: key and value heads are repeated
     and a position bias is kept for every sequence."""
@@ -100,8 +104,13 @@ class TrainingSetup:
     optimizer_in_backward: bool = False
     """Each weight is updated as soon as its gradient is there, which is then freed."""
     paged_optimizer: bool = False
+    empty_cache_steps: int = 0
+    """The loop empties torch's cache every so many steps, which leaves little slack; 0: never."""
     loading: str = "mmap"
     """How each process reads the model (`sizing.memory.loading`)."""
+    zero_init: bool = True
+    """ZeRO-3 only: the model is built under `deepspeed.zero.Init` (the Trainer's way), so that a rank keeps its share
+    alone. False: every rank loads the whole model first."""
     pinned: bool = True
     """Offloaded states stand in page-locked memory."""
     backend: Backend = "cuda"

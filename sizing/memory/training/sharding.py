@@ -36,9 +36,9 @@ class Buckets:
     def of(cls, setup: TrainingSetup, hidden_size: int) -> Buckets:
         """`auto`: hidden_size², 0.9 · hidden_size², 10 · hidden_size (transformers `integrations/deepspeed.py`)."""
         if setup.buckets == "default":
-            return cls(REDUCE_BUCKET, PREFETCH_BUCKET, PERSISTENCE_THRESHOLD)
+            return cls(setup.reduce_bucket or REDUCE_BUCKET, PREFETCH_BUCKET, PERSISTENCE_THRESHOLD)
         square = hidden_size * hidden_size
-        return cls(square, int(0.9 * square), 10 * hidden_size)
+        return cls(setup.reduce_bucket or square, int(0.9 * square), 10 * hidden_size)
 
 
 def deepspeed(setup: TrainingSetup) -> bool:
@@ -46,7 +46,7 @@ def deepspeed(setup: TrainingSetup) -> bool:
 
 
 def fsdp(setup: TrainingSetup) -> bool:
-    return setup.sharding == "fsdp" and setup.gpus > 1
+    return setup.sharding == "fsdp" and setup.zero_stage >= 2 and setup.gpus > 1
 
 
 def layer_elements(model: ModelFacts) -> int:
@@ -72,18 +72,11 @@ def largest_matrix(model: ModelFacts) -> int:
 def gathered_elements(model: ModelFacts, setup: TrainingSetup, buckets: Buckets) -> int:
     """Parameters that ZeRO-3 holds whole on each GPU at its peak.
 
-    A module's parameters are gathered when it runs and released unless they are used again within
-    `max_reuse_distance`; from the end of the forward pass to the begin of the backward pass that holds for the last
-    half of it. The prefetcher gathers one bucket ahead. One process gathers nothing.
+    Modules gather what they need and release what is not used again within `max_reuse_distance`, up to
+    `max_live_parameters`; one bucket is fetched ahead. The largest matrix comes on top, twice where a gathered copy is
+    put together from the ranks' parts (`partition_parameters.py`, `_all_gather_coalesced`). A single rank without
+    offload has everything in place.
     """
     if setup.data_parallel == 1 and setup.offload != "all":
         return 0
-    total = model.params
-    reused = min(REUSE_DISTANCE // 2, MAX_LIVE)
-    return min(total, reused + buckets.prefetch + largest_matrix(model))
-
-
-def unsharded_elements(model: ModelFacts) -> tuple[int, int]:
-    """FSDP: elements of the units gathered at once (the running layer and the next one), and of the root unit, which
-    holds what no layer does and stays whole from its first use to the end of the backward pass."""
-    return 2 * layer_elements(model), outside_elements(model)
+    return min(model.params, MAX_LIVE + buckets.prefetch + 2 * largest_matrix(model))

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, replace
 
 from sizing.memory.terms import Term, term
-from sizing.memory.training.optimizers import Shapes, state_bytes, step_work
-from sizing.memory.training.setup import TrainingSetup
+from sizing.memory.training.optimizers import state_bytes, step_work
+from sizing.memory.training.setup import Kernel, TrainingSetup
 from sizing.memory.training.sharding import (
     SUB_GROUP,
     Buckets,
@@ -21,8 +21,8 @@ from sizing.memory.training.sharding import (
     layer_elements,
     outside_elements,
 )
-from sizing.memory.training.trained import is_head_or_embedding, trained_numel, trained_shapes
-from sizing.memory.training.weights import base_parts, mixed, tensor_share, weight_width
+from sizing.memory.training.trained import Group, is_head_or_embedding, trained_groups
+from sizing.memory.training.weights import base_dtype, base_parts, kept_width, mixed, tensor_share, weight_width
 from sizing.models.facts import ModelFacts
 from sizing.units import count
 
@@ -44,29 +44,55 @@ class States:
     in_backward: tuple[Term, ...] = ()
     at_step: float = 0.0
     at_step_formula: str = ""
+    resident: bool = False
+    """The gradients' memory stands all the time (ZeRO-3's flat buffer)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What is trained on one tensor-parallel rank."""
+    """What is trained on one tensor-parallel rank, which holds `share` of it."""
 
-    numel: float
-    shapes: Shapes
+    groups: tuple[Group, ...]
     share: float
-    width: int
-    """Bytes per element of the trained tensors themselves."""
     label: str
 
-    def states(self, setup: TrainingSetup, width: int) -> float:
-        return state_bytes(setup.optimizer, self.shapes, width) * self.share
+    @property
+    def numel(self) -> float:
+        return sum(g.numel for g in self.groups) * self.share
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element of what is trained (of adapters, where embeddings are trained beside them)."""
+        return self.groups[0].width if self.groups else 2
+
+    @property
+    def size(self) -> float:
+        """Bytes of the trained tensors, and of their gradients."""
+        return sum(g.numel * g.width for g in self.groups) * self.share
+
+    def states(self, setup: TrainingSetup, width: int = 0) -> float:
+        """Bytes of optimizer states in `width`, or in each tensor's own."""
+        return sum(state_bytes(setup.optimizer, g.shapes, width or g.width) for g in self.groups) * self.share
+
+    def work(self, setup: TrainingSetup, kernel: Kernel, width: int = 0) -> float:
+        """Bytes that the optimizer's step needs beside them."""
+        sizes = [step_work(setup.optimizer, g.shapes, width or g.width, kernel) for g in self.groups]
+        return (max(sizes, default=0) if kernel == "loop" else sum(sizes)) * self.share
 
 
 def trained_of(model: ModelFacts, setup: TrainingSetup) -> Trained:
+    full = setup.method == "full"
+    width = weight_width(setup) if full else base_width(setup)
+    groups = trained_groups(model, setup, base=width, adapter=adapter_width(setup))
     share = tensor_share(model, setup.tensor_parallel)
-    numel = trained_numel(model, setup) * share
-    width = weight_width(setup) if setup.method == "full" else adapter_width(setup)
-    label = "trained parameters" if setup.method != "full" else "parameters"
-    return Trained(numel, trained_shapes(model, setup), share, width, f"{count(numel)} {label}")
+    numel = sum(g.numel for g in groups) * share
+    return Trained(groups, share, f"{count(numel)} {'parameters' if full else 'trained parameters'}")
+
+
+def base_width(setup: TrainingSetup) -> int:
+    """Bytes of a frozen weight that is not quantized."""
+    dtype = base_dtype(setup)
+    return kept_width(setup) if dtype.quantized else int(dtype.weight_bytes)
 
 
 def adapter_width(setup: TrainingSetup) -> int:
@@ -112,17 +138,20 @@ def _plain(model: ModelFacts, setup: TrainingSetup) -> States:
     """
     trained = trained_of(model, setup)
     terms = _weights(model, setup, 1)
-    width = trained.width
-    states = trained.states(setup, width)
-    low = 0.0 if setup.paged_optimizer else None
-    terms.append(term("optimizer states", states, f"{setup.optimizer}, {trained.label}", low=low))
-    gradients = trained.numel * width
+    states = trained.states(setup)
+    if setup.paged_optimizer:
+        # bitsandbytes takes them as managed memory, beside torch's allocator; the driver moves them out when it must.
+        states_term = term("optimizer states", states, f"{setup.optimizer}, paged", low=0, metric="driver")
+    else:
+        states_term = term("optimizer states", states, f"{setup.optimizer}, {trained.label}")
+    terms.append(states_term)
+    gradients = trained.size
     if setup.data_parallel > 1:
-        terms.append(term("DDP buckets", gradients, f"{trained.label} × {width} bytes, copies of the gradients"))
+        terms.append(term("DDP buckets", gradients, f"{trained.label}, copies of the gradients"))
     if setup.optimizer_in_backward:
         return States(tuple(terms), 0.0, 0.0, fresh_limit=gradients)
     kernel = "loop" if setup.backend == "cpu" else setup.optimizer_kernel
-    work = step_work(setup.optimizer, trained.shapes, width, kernel) * trained.share
+    work = trained.work(setup, kernel)
     return States(tuple(terms), gradients, at_step=work, at_step_formula=f"{setup.optimizer}, {kernel} kernel")
 
 
@@ -191,57 +220,49 @@ def _zero(model: ModelFacts, setup: TrainingSetup) -> States:
         tuple(t for t in in_backward if t.bytes),
         at_step,
         formula,
+        resident=stage == 3 and not off,
     )
 
 
 def _fsdp(model: ModelFacts, setup: TrainingSetup) -> States:
     """PyTorch FSDP: parameters, gradients and states / N; the layers that run are gathered in the compute type.
 
-    Mixed precision shards fp32 parameters (4 + 4 + 8 bytes / N with AdamW). Two layers are gathered at once (the next
-    one is fetched ahead) and the root unit, with what stands outside the layers, throughout.
+    Mixed precision shards fp32 parameters (4 + 4 + 8 bytes / N with AdamW). FULL_SHARD (stage 3) gathers two layers at
+    once (the next one is fetched ahead), SHARD_GRAD_OP (stage 2) keeps all gathered; the root unit, with what stands
+    outside the layers, is whole throughout.
     """
     n = setup.data_parallel
     trained = trained_of(model, setup)
     split = f" / {n} GPUs"
     off = setup.offload != "none"
+    place = ", kept on the host" if off else ""
     full = setup.method == "full"
     stored = 4 if mixed(setup) and full else trained.width
-    ranks = n if setup.zero_stage == 3 else 1
     if full:
         shown = "master weights" if stored == 4 and mixed(setup) else "weights"
-        place = ", kept on the host" if off else ""
-        terms = [
-            term(shown, 0 if off else trained.numel * stored / n, f"{trained.label} × {stored} bytes{split}{place}")
-        ]
-        if ranks == 1:
-            terms.append(term("weights", trained.numel * 2, f"{trained.label} × 2 bytes, gathered through the step"))
+        terms = [term(shown, 0 if off else trained.numel * stored / n, f"{trained.label} × {stored} bytes{split}{place}")]
     else:
-        terms = _weights(model, setup, ranks, on_host=setup.offload == "all" or (off and setup.sharding == "fsdp"))
+        terms = _weights(model, setup, n, on_host=off)
     states = trained.states(setup, stored) / n
     terms.append(
-        term(
-            "optimizer states",
-            0 if off else states,
-            f"{setup.optimizer}, {trained.label}{split}" + (", kept on the host" if off else ""),
-        )
+        term("optimizer states", 0 if off else states, f"{setup.optimizer}, {trained.label}{split}{place}")
     )
     each = _gather_bytes(model, setup)
     layer, outside = layer_elements(model), outside_elements(model)
-    gathered = []
-    if ranks > 1:
-        outside_each = 2.0 if setup.precision != "fp32" else 4.0
-        gathered.append(
-            term(
-                "gathered parameters",
-                2 * layer * each + outside * outside_each,
-                f"two layers of {count(layer)} × {each:.3g} bytes, the root unit of {count(outside)} × {outside_each:g}",
-            )
-        )
-    fresh = 2 * layer * (2 if setup.precision != "fp32" else 4) if full else trained.numel * trained.width
-    share = 0.0 if off else 1.0 / n
-    work = (
-        0.0 if off else step_work(setup.optimizer, trained.shapes, stored, setup.optimizer_kernel) * trained.share / n
+    outside_each = 4.0 if setup.precision == "fp32" else 2.0
+    if setup.zero_stage == 3:
+        layers, what = 2.0 * layer, f"two layers of {count(layer)}"
+    else:
+        layers = float(sum(t.numel for t in model.tensors if t.layered))
+        what = f"all layers, {count(layers)}"
+    gathered = term(
+        "gathered parameters",
+        layers * each + outside * outside_each,
+        f"{what} × {each:.3g} bytes, and the root unit of {count(outside)} × {outside_each:g} bytes",
     )
+    fresh = 2 * layer * (4 if setup.precision == "fp32" else 2) if full else trained.size
+    share = 0.0 if off else 1.0 / n
+    work = 0.0 if off else trained.work(setup, setup.optimizer_kernel, stored) / n
     if setup.optimizer_in_backward:
         share = work = 0.0
     return States(
@@ -249,7 +270,7 @@ def _fsdp(model: ModelFacts, setup: TrainingSetup) -> States:
         trained.numel * stored * share,
         share * (stored / trained.width if full else 1.0),
         fresh,
-        tuple(gathered),
+        (gathered,),
         (),
         work,
         f"{setup.optimizer}, {setup.optimizer_kernel} kernel",

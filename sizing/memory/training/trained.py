@@ -1,4 +1,4 @@
-"""Which weights are trained, and which are added: LoRA adapters (arXiv:2106.09685), prompt embeddings (arXiv:2104.08691)."""
+"""Which weights are trained, and which are added: LoRA adapters (arXiv:2106.09685), soft prompts (arXiv:2104.08691)."""
 
 from __future__ import annotations
 
@@ -117,31 +117,51 @@ def is_head_or_embedding(tensor: Tensor) -> bool:
     return tensor.kind == "embedding" or (tensor.part == "head" and tensor.kind == "linear")
 
 
-def trained_shapes(model: ModelFacts, setup: TrainingSetup) -> tuple[tuple[tuple[int, ...], int, bool], ...]:
-    """(shape, count, embedding?) of every trained tensor: what the optimizer keeps states for."""
-    found: list[tuple[tuple[int, ...], int, bool]] = []
+Shapes = tuple[tuple[tuple[int, ...], int, bool], ...]
+"""(shape, how many, whether it is an embedding)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Trained tensors that are stored in one width (bytes per element)."""
+
+    shapes: Shapes
+    width: int
+
+    @property
+    def numel(self) -> int:
+        return sum(math.prod(shape) * count for shape, count, _ in self.shapes)
+
+
+def trained_groups(model: ModelFacts, setup: TrainingSetup, *, base: int, adapter: int) -> tuple[Group, ...]:
+    """What the optimizer keeps states for. `base`: width of the model's own weights, `adapter`: of added ones.
+
+    PEFT's `modules_to_save` are copies of embeddings and head in the base's type.
+    """
     if setup.method == "full":
-        return tuple((t.shape, t.count, t.kind == "embedding") for t in model.tensors if not t.tied_to)
+        return (Group(tuple((t.shape, t.count, t.kind == "embedding") for t in model.tensors if not t.tied_to), base),)
+    added: list[tuple[tuple[int, ...], int, bool]] = []
     if setup.method == "prompt":
-        found.append(((setup.prompt_tokens, (model.encoder or model.main).hidden_size), 1, True))
+        if setup.prompt_tokens:
+            added.append(((setup.prompt_tokens, (model.encoder or model.main).hidden_size), 1, True))
     else:
         for a in adapters(model, setup):
             shapes = a.shapes[1:] if setup.lora_a_frozen else a.shapes
-            found.extend((shape, a.count, False) for shape in shapes)
+            added.extend((shape, a.count, False) for shape in shapes)
+    copied: list[tuple[tuple[int, ...], int, bool]] = []
     if setup.train_norms:
-        found.extend((t.shape, t.count, False) for t in model.tensors if t.kind == "norm")
+        copied.extend((t.shape, t.count, False) for t in model.tensors if t.kind == "norm")
     if setup.train_embeddings:
-        found.extend(
-            (t.shape, t.count, t.kind == "embedding")
-            for t in model.tensors
-            if is_head_or_embedding(t) and not t.tied_to
+        copied.extend(
+            (t.shape, t.count, t.kind == "embedding") for t in model.tensors if is_head_or_embedding(t) and not t.tied_to
         )
-    return tuple(found)
+    groups = (Group(tuple(added), adapter), Group(tuple(copied), base))
+    return tuple(g for g in groups if g.shapes)
 
 
 def trained_numel(model: ModelFacts, setup: TrainingSetup) -> int:
     """Trained elements. A prompt's and an adapter's are beside the model's own."""
-    return sum(math.prod(shape) * count for shape, count, _ in trained_shapes(model, setup))
+    return sum(g.numel for g in trained_groups(model, setup, base=1, adapter=1))
 
 
 def _linears(model: ModelFacts) -> tuple[Tensor, ...]:
