@@ -93,6 +93,7 @@ def _ask() -> Answers:
 
 
 def _ask_one(question: Question, *, optional: bool) -> Any:
+    """The answer to one question; a choice may be shortened to what tells it from the others (`y`, `sum`)."""
     from sizing.errors import UserError
 
     choices = f" [{', '.join(question.choices)}]" if question.choices else ""
@@ -102,8 +103,10 @@ def _ask_one(question: Question, *, optional: bool) -> Any:
         if not line:
             typer.echo(err=True)
             raise UserError("no more answers on stdin; give them as flags (at least --task) or with --answers FILE")
+        word = line.strip()
+        meant = [choice for choice in question.choices if word and choice.startswith(word.lower())]
         try:
-            return read_answer(question, line.strip())
+            return read_answer(question, meant[0] if len(meant) == 1 else word)
         except UserError as error:
             typer.echo(f"  {error}", err=True)
 

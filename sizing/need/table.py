@@ -82,8 +82,8 @@ ROWS: tuple[Row, ...] = (
         "not-yet",
         lambda a: a.examples is not None and a.examples < TEST_EXAMPLES,
         {
-            "examples": "collect at least {test_examples}: on {examples} a candidate's score is known to "
-            "{points} points at best, too little to choose by"
+            "examples": "collect at least {test_examples}: on {examples} a candidate's score is known only to within "
+            "{points} points, too little to choose by"
         },
     ),
     Row(

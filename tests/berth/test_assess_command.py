@@ -75,6 +75,13 @@ def test_without_answers_it_asks_on_stderr_and_asks_again_after_a_slip(run_berth
     assert "Within how many seconds" not in ran.out
 
 
+def test_a_choice_may_be_shortened_when_asked(run_berth: Callable[..., Any]) -> None:
+    ran = run_berth("assess", stdin="trans\ntransl\ny\n")
+    assert ran.out.startswith("rule: ")
+    assert "task is 'trans'; allowed: " in ran.err, "it could be translation or transcription"
+    assert "--task translation" in ran.out
+
+
 def test_it_stops_asking_once_nothing_can_change_the_verdict(run_berth: Callable[..., Any]) -> None:
     ran = run_berth("assess", stdin="sentiment\nyes\n")
     assert ran.code == 0
