@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sizing.need.questions import TASKS
 
 SUPPORT_TICKETS = {
     "task": "summarization",
@@ -86,6 +89,24 @@ def test_it_stops_asking_once_nothing_can_change_the_verdict(run_berth: Callable
     ran = run_berth("assess", stdin="sentiment\nyes\n")
     assert ran.code == 0
     assert ran.out.startswith("rule: ")
+
+
+@pytest.mark.parametrize("smaller_model", ["not-tried", "not-good-enough"])
+@pytest.mark.parametrize("task", [t.name for t in TASKS.values() if t.catalogue])
+def test_the_next_commands_run_as_they_stand(run_berth: Callable[..., Any], task: str, smaller_model: str) -> None:
+    ran = run_berth(
+        "assess", "--task", task, "--smaller-model", smaller_model, "--data-may-leave", "no", "--examples", "500",
+        "--requests-per-day", "500", "--latency", "30", "--json",
+    )  # fmt: skip
+    models: list[str] = []
+    for step in json.loads(ran.out)["next"]:
+        line = step["command"] if step["ready"] else step["command"].replace("MODEL", models[0])
+        assert step["ready"] == ("MODEL" not in step["command"])
+        followed = run_berth(*shlex.split(line)[1:], "--json")
+        assert followed.code == 0, f"{line}: {followed.err}"
+        if line.startswith("berth models"):
+            models = [model["name"] for model in json.loads(followed.out)["models"]]
+            assert models, f"{line} finds no model"
 
 
 def test_a_stdin_that_ends_early_is_an_error_that_names_the_other_ways(run_berth: Callable[..., Any]) -> None:
