@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from local_aws import PriceApis
+
+from berth.schemas import load
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,8 @@ def test_the_way_from_old_data_to_new_and_back(run_berth: Callable[..., Any], aw
 def test_json_is_one_document_and_progress_stays_apart(run_berth: Callable[..., Any], cache_dir: Path) -> None:
     ran = run_berth("catalog", "refresh", "--region", "eu-west-1", "--json")
     document = json.loads(ran.out)
+    Draft202012Validator(load("catalog refresh")).validate(document)
+    assert document.keys() == load("catalog refresh")["properties"].keys()
     assert document["regions"] == ["eu-west-1"]
     assert Path(document["folder"]).parent == cache_dir / "catalog"
     assert document["changed"][0].keys() == {"instance_type", "region", "before", "after"}

@@ -1,0 +1,33 @@
+"""JSON Schemas (draft 2020-12) of what commands print with `--json`: one file a command, each complete in itself.
+
+`catalog-show.schema.json` describes `berth catalog show --json`. Objects are closed: an unknown key is a mistake. Only
+the outermost object is open, because a later Berth may add sections, which a reader must pass over.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+_SUFFIX = ".schema.json"
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The commands that have a schema, as they are typed: `catalog show`, `size` …"""
+    found = (file.name for file in files(__name__).iterdir() if file.name.endswith(_SUFFIX))
+    return tuple(sorted(name.removesuffix(_SUFFIX).replace("-", " ") for name in found))
+
+
+def load(command: str) -> dict[str, Any]:
+    """The schema of what `command` prints with `--json`; `UserError` where there is none."""
+    from sizing.errors import unknown
+
+    words = command.strip().lower().removeprefix("berth ").replace("-", " ")
+    if words not in names():
+        raise unknown("command with a schema", command, names(), "`berth schema` lists those that have one")
+    text = files(__name__).joinpath(words.replace(" ", "-") + _SUFFIX).read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
