@@ -55,6 +55,7 @@ format: $(TEST_VENV)/.ready ## Format the code and mend what lint can mend
 docs: $(TEST_VENV)/.ready ## Write the generated pages: commands, settings, the README's outputs
 	$(BIN)/python scripts/settings_reference.py
 	$(BIN)/python scripts/commands_reference.py
+	$(BIN)/python scripts/json_reference.py
 	$(BIN)/python scripts/readme_outputs.py
 
 .PHONY: bench
