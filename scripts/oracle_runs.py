@@ -44,6 +44,8 @@ class Result:
     """Bytes. `saved` for the first oracle; the rest by MemTracker's categories at the peak."""
 
     saved: int = 0
+    after_forward: int = 0
+    """MemTracker's activations when the forward pass has ended: what `saved` counts another way."""
     parameters: int = 0
     gradients: int = 0
     activations: int = 0
@@ -115,9 +117,14 @@ def build(case: Case) -> tuple[Any, dict[str, Any]]:
     if case.method == "lora":
         from peft import LoraConfig, get_peft_model
 
+        from sizing.memory.training.setup import TrainingSetup
+        from sizing.memory.training.trained import lora_targets
+        from sizing.models.read import facts_from_config
+
         if case.checkpointing:
             model.enable_input_require_grads()
-        model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32))
+        targets = lora_targets(facts_from_config(config_of(case), name=case.model), TrainingSetup(method="lora"))
+        model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=list(targets)))
     if case.checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     ids = torch.zeros(case.batch, case.input_tokens, dtype=torch.long, device="meta")
@@ -221,13 +228,16 @@ def peak(case: Case, *, fake: bool = True) -> Result:
             for _ in range(2):
                 tracker.reset_mod_stats()
                 loss = model(**batch).loss
+                after = max(tracker.get_tracker_snapshot("current").values(), key=lambda s: s["Total"])
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
         snapshots = tracker.get_tracker_snapshot("peak")
     at_peak = max(snapshots.values(), key=lambda s: s["Total"])
-    by_name = {str(key).rsplit(".", 1)[-1]: size for key, size in at_peak.items()}
+    by_name = {_category(key): size for key, size in at_peak.items()}
+    forward = {_category(key): size for key, size in after.items()}
     return Result(
+        after_forward=forward["ACT"],
         parameters=by_name["PARAM"] + by_name["BUFFER"],
         gradients=by_name["GRAD"],
         activations=by_name["ACT"],
@@ -256,6 +266,10 @@ def _frozen_weights_unhooked() -> Iterator[None]:
     finally:
         for name in names:
             setattr(torch.Tensor, name, before[name])
+
+
+def _category(key: object) -> str:
+    return str(key).rsplit(".", 1)[-1]
 
 
 class _NoHandle:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from sizing.accuracy.points import OutOfScope, Point, PointResult, number, points
+from pathlib import Path
+
+from sizing.accuracy.points import DATA, OutOfScope, Point, PointResult, number, points
 from sizing.accuracy.training_cases import Case, case_of
 from sizing.memory.loading import usable_ram_bytes
 from sizing.memory.terms import MemoryEstimate
 from sizing.memory.training.activations import dialect_for, recipe_for
-from sizing.memory.training.estimate import estimate_training
+from sizing.memory.training.estimate import estimate_training, needed_bytes
+from sizing.memory.training.host import running_breakdown
 from sizing.memory.training.layers import layer_footprint
 from sizing.memory.training.sharding import largest_matrix
 from sizing.memory.training.weights import base_parts
@@ -15,11 +18,11 @@ from sizing.memory.training.weights import base_parts
 MACHINE_TERMS = ("operating system and container", "page cache headroom")
 
 
-def training_results() -> tuple[list[PointResult], list[OutOfScope]]:
-    """Every training row of `measured_points.csv`: a result, or the reason it has none."""
+def training_results(path: Path = DATA) -> tuple[list[PointResult], list[OutOfScope]]:
+    """Every training row of the file (`measured_points.csv` unless told): a result, or the reason it has none."""
     results: list[PointResult] = []
     outside: list[OutOfScope] = []
-    for point in points():
+    for point in points(path):
         if point.task != "training":
             continue
         case = case_of(point)
@@ -38,7 +41,7 @@ def result_of(point: Point, case: Case) -> PointResult:
     others = (("DeepSpeed", deepspeed_estimate(case)),) if case.metric not in ("host", "process") else ()
     weights = float(sum(p.size for p in base_parts(case.model, case.setup)))
     if case.metric == "fits":
-        needed = estimate.device.total("driver")
+        needed = needed_bytes(estimate)
         return PointResult(
             point,
             "fits",
@@ -69,9 +72,11 @@ def result_of(point: Point, case: Case) -> PointResult:
 def predicted(estimate: MemoryEstimate, case: Case) -> float:
     """The figure of `estimate` that the point's metric asks for, in bytes."""
     if case.metric == "host":
-        return float(estimate.host.total_bytes)
+        # What tools call used: without the pages of files, which the kernel takes back.
+        return float(sum(t.bytes for t in estimate.host.terms if t.name != "weights, mapped file"))
     if case.metric == "process":
-        return float(sum(t.bytes for t in estimate.host.terms if t.name not in MACHINE_TERMS))
+        running = running_breakdown(case.model, case.setup)
+        return float(sum(t.bytes for t in running.terms if t.name not in MACHINE_TERMS))
     assert case.metric not in ("fits", "layer", "process")
     return float(estimate.device.total(case.metric)) * case.devices  # type: ignore[arg-type]
 

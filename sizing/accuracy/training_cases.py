@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sizing.accuracy.inference_cases import model_of as model_by_letters
 from sizing.accuracy.points import UNIT_BYTES, Point, number
 from sizing.memory.training.setup import TrainingSetup
 from sizing.memory.training.trained import lora_targets
@@ -89,38 +90,35 @@ class Case:
 
 
 Reader = Callable[[Point, ModelFacts], "Case | str"]
-SPEEDS = (
-    "s/iter",
-    "tokens/s",
-    "hours",
-    "USD",
-    "GPU-hours",
-    "tokens/s/GPU",
-    "% MFU",
-    "minutes",
-    "minutes (est. by author)",
-    "s",
-)
+RAN = ("s/iter", "tokens/s", "hours", "minutes", "s", "tokens/s/GPU")
+"""Units of rows about time: on a known card they still say that the run fitted."""
+COSTS = ("USD", "GPU-hours", "% MFU", "minutes (est. by author)")
 
 
 def case_of(point: Point) -> Case | str:
     """The run of `point`, or why it is out of scope."""
     if point.task != "training":
         return "not a training row"
-    if point.unit in SPEEDS:
-        return "a speed or a cost, which `sizing.throughput` and `sizing.cost` answer"
-    for prefix, reader in _READERS:
-        if point.source.startswith(prefix):
-            model = model_of(point)
-            if model is None:
-                return f"the catalogue has no model '{point.model}'"
-            return reader(point, model)
-    return "no reader for this source"
+    if point.unit in COSTS:
+        return "a cost or an efficiency, which `sizing.cost` and `sizing.throughput` answer"
+    model = model_of(point)
+    if model is None:
+        return f"the catalogue has no model '{point.model}'"
+    reader = next((found for pattern, found in _READERS if re.match(pattern, point.source)), _by_its_words)
+    if point.unit not in RAN:
+        return reader(point, model)
+    case = reader(replace(point, unit="fit", measured_value="fits"), model)
+    if isinstance(case, str) or not capacity_of(point):
+        return "a speed, which `sizing.throughput` answers"
+    return replace(
+        case, metric="fits", capacity_bytes=capacity_of(point), fits=True, note="it ran, so it fitted"
+    )
 
 
 def model_of(point: Point) -> ModelFacts | None:
-    name = MODELS.get(point.model, point.model)
-    return load_catalogue().find(name)
+    """The catalogue's model that the row names; else by the first letters of its name and its parameters."""
+    found = load_catalogue().find(MODELS.get(point.model, point.model))
+    return found if found is not None else model_by_letters(point)
 
 
 def capacity_of(point: Point) -> float:
@@ -129,8 +127,8 @@ def capacity_of(point: Point) -> float:
 
 
 def _batch(point: Point) -> int | None:
-    match = re.match(r"\d+", point.batch)
-    return int(match.group()) if match else None
+    match = re.fullmatch(r"(\d+)(?: \(.*\))?", point.batch)
+    return int(match.group(1)) if match else None
 
 
 def _tokens(point: Point) -> int | None:
@@ -146,6 +144,11 @@ def _sized(point: Point) -> dict[str, Any] | str:
     if not tokens:
         return "the row does not say the sequence length"
     return {"micro_batch": batch, "input_tokens": tokens, "gpus": point.gpu_count}
+
+
+def _offloads(point: Point) -> bool:
+    """Whether the row's method says that something is offloaded (and not `offload=no`, `no offload`, `offload=none`)."""
+    return "offload" in point.method and not re.search(r"offload=no|no offload", point.method)
 
 
 def _trainable(point: Point) -> int | None:
@@ -202,7 +205,7 @@ def _litgpt(point: Point, model: ModelFacts) -> Case | str:
     setup = replace(setup, lora_rank=_rank_for(model, setup, _trainable(point) or 0))
     if point.unit == "fit":
         return _about_fitting(point, model, setup)
-    return Case(model, setup, "allocated", UNIT_BYTES[point.unit])
+    return Case(model, setup, "allocated", UNIT_BYTES.get(point.unit, 1.0))
 
 
 QWEN_TARGETS = ("c_attn", "c_proj", "w1", "w2")
@@ -332,7 +335,7 @@ def _peft_docs(point: Point, model: ModelFacts) -> Case | str:
         precision="bf16",
         sharding=sharding,
         zero_stage=3,
-        offload="all" if "offload" in point.method and "no offload" not in point.method else "none",
+        offload="all" if _offloads(point) else "none",
         checkpointing=True,
         attention="flash",
         lora_rank=8,
@@ -448,7 +451,7 @@ def _philschmid_llama(point: Point, model: ModelFacts) -> Case | str:
         precision="bf16",
         sharding="fsdp",
         zero_stage=3,
-        offload="all",
+        offload="all" if _offloads(point) else "none",
         checkpointing=True,
         attention="sdpa",
         lora_rank=16,
@@ -498,7 +501,7 @@ def _torchtune(point: Point, model: ModelFacts) -> Case | str:
         checkpointing=small or several,
         sharding="fsdp",
         zero_stage=3 if several else 0,
-        offload="all" if "offload" in point.method else "none",
+        offload="all" if _offloads(point) else "none",
         optimizer="adamw" if lora or several else "adamw8bit",
         paged_optimizer=not lora and not several,
         optimizer_in_backward=not lora and not several,
@@ -567,7 +570,7 @@ def _fsdp_qlora(point: Point, model: ModelFacts) -> Case | str:
         precision="pure-bf16",
         sharding="fsdp",
         zero_stage=0 if ddp else 3,
-        offload="all" if "offload" in point.method else "none",
+        offload="all" if _offloads(point) else "none",
         checkpointing=True,
         attention="sdpa",
         framework="transformers-2023",
@@ -582,6 +585,12 @@ def _fsdp_qlora(point: Point, model: ModelFacts) -> Case | str:
 
 
 def _layer(point: Point, model: ModelFacts) -> Case | str:
+    if not point.method.startswith("one decoder layer"):
+        return "Megatron-LM's efficiency, not memory"
+    return _one_layer(model)
+
+
+def _one_layer(model: ModelFacts) -> Case:
     """`activation-memory-per-layer.py`: one layer's forward pass in bf16, 32,384 tokens, in units of the hidden states;
     transformers of mid-2025 expands key and value heads and copies the kernel's output."""
     setup = TrainingSetup(precision="pure-bf16", micro_batch=1, input_tokens=32_384, attention="sdpa", padded=True)
@@ -592,22 +601,83 @@ def _titan(_point: Point, _model: ModelFacts) -> Case | str:
     return "the row does not say which activations torchtitan's selective checkpointing kept"
 
 
+def _philschmid_qlora(point: Point, model: ModelFacts) -> Case | str:
+    """`instruction-tune-llama-2-int4.ipynb` (rank 64 on every linear layer, paged AdamW in 32 bit) and the Falcon 180B
+    notebook (LoRA on all of its linear layers under ZeRO-3, flash attention); both checkpoint and pack."""
+    base = _sized(point)
+    if isinstance(base, str):
+        return base
+    quantized = "QLoRA" in point.method
+    setup = TrainingSetup(
+        method="qlora" if quantized else "lora",
+        precision="bf16",
+        checkpointing=True,
+        attention="eager" if "no flash" in point.method else "flash",
+        lora_rank=64,
+        lora_targets=("all-linear",),
+        lora_dropout=0.1,
+        paged_optimizer="paged" in point.method,
+        zero_stage=0 if quantized else 3,
+        framework="transformers-2023",
+        optimizer_kernel="foreach",
+        **base,
+    )
+    return _about_fitting(point, model, setup)
+
+
+def _by_its_words(point: Point, model: ModelFacts) -> Case | str:
+    """A source without a reader of its own: the run as the row's text says it."""
+    base = _sized(point)
+    if isinstance(base, str):
+        return base
+    words = f"{point.method} {point.setting}".lower()
+    unit = UNIT_BYTES.get(point.unit.removesuffix("/GPU").removesuffix(" total"))
+    if unit is None and point.unit != "fit":
+        return f"the unit '{point.unit}' may be GB or GiB, and no reader knows its script"
+    if re.search(r"\bpp\d|pipeline", words):
+        return "pipeline parallel"
+    lengths = re.findall(r"\d+", point.seq_len)
+    stage = re.search(r"zero[- ]?(\d)", words)
+    fsdp = "fsdp" in words
+    precision: Any = "fp32" if "fp32" in point.precision else "fp16" if "fp16" in point.precision else "bf16"
+    if "pure" in point.precision:
+        precision = "pure-bf16"
+    quantized = re.search(r"nf4|4-?bit|int8", point.precision.lower())
+    setup = TrainingSetup(
+        method="qlora" if "qlora" in words or "q-lora" in words or quantized else "lora" if "lora" in words else "full",
+        base_dtype="int8" if "int8" in point.precision.lower() else "",
+        precision=precision,
+        output_tokens=int(lengths[1]) if model.architecture == "encoder-decoder" and len(lengths) > 1 else 0,
+        sharding="fsdp" if fsdp else "zero",
+        zero_stage=3 if fsdp else int(stage.group(1)) if stage and stage.group(1) in "0123" else 0,
+        offload="all" if _offloads(point) and (fsdp or (stage and stage.group(1) == "3")) else "none",
+        checkpointing=bool(re.search(r"checkpoint|ckpt(?!=no)", words)) and not re.search(r"no (activation )?(checkpoint|ckpt)", words),
+        attention="flash" if "flash" in words or " fa" in words else "sdpa",
+        optimizer="adafactor" if "adafactor" in words else "adamw8bit" if "8-bit" in words or "8bit" in words else "adamw",
+        framework="litgpt" if "litgpt" in words else "torchtune" if "torchtune" in words else "transformers",
+        **base,
+    )
+    if point.unit == "fit":
+        return _about_fitting(point, model, setup)
+    metric: Metric = "allocated" if "allocated" in words else "reserved" if "reserved" in words else "driver"
+    return Case(model, setup, metric, unit or 1.0, devices=point.gpu_count if "total" in point.unit else 1)
+
+
 _READERS: tuple[tuple[str, Reader], ...] = (
-    ("Lightning-AI/litgpt", _litgpt),
-    ("QwenLM/Qwen", _qwen),
-    ("huggingface/peft@5d602fdbff:method_comparison", _metamath),
-    ("huggingface/peft@5d602fdbff:README", _peft_readme),
-    ("huggingface/peft@5d602fdbff:docs", _peft_docs),
-    ("huggingface/blog@1b4d85d958:4bit", _four_bit_blog),
-    ("huggingface/blog@00e67ae4b7:pytorch-fsdp", _most_that_fits),
-    ("huggingface/blog@29b1b07dc3:accelerate-deepspeed", _most_that_fits),
-    ("philschmid/deep-learning-pytorch-huggingface@59b3797307:training/deepseed-flan-t5", _philschmid_t5),
-    ("philschmid/deep-learning-pytorch-huggingface issue", _philschmid_t5),
-    ("philschmid/deep-learning-pytorch-huggingface@59b3797307:training/fsdp-qlora", _philschmid_llama),
-    ("pytorch/torchtune@bd2a0fc7c3:README", _torchtune),
-    ("pytorch/torchtune@bd2a0fc7c3:docs", _torchtune_tutorials),
-    ("pytorch/torchtitan", _titan),
-    ("AnswerDotAI/fsdp_qlora", _fsdp_qlora),
-    ("stas00/ml-engineering", _layer),
-    ("Megatron-LM PR", lambda _p, _m: "pipeline parallel, and the row does not say the sequence length"),
+    (r"Lightning-AI/litgpt", _litgpt),
+    (r"QwenLM/Qwen", _qwen),
+    (r"huggingface/peft@\w+:method_comparison", _metamath),
+    (r"huggingface/peft@\w+:README", _peft_readme),
+    (r"huggingface/peft@\w+:docs", _peft_docs),
+    (r"huggingface/blog@\w+:4bit", _four_bit_blog),
+    (r"huggingface/blog@\w+:(pytorch-fsdp|accelerate-deepspeed)", _most_that_fits),
+    (r"philschmid/deep-learning-pytorch-huggingface(@\w+:training/deepseed-flan-t5| issue)", _philschmid_t5),
+    (r"philschmid/deep-learning-pytorch-huggingface@\w+:training/fsdp-qlora", _philschmid_llama),
+    (r"philschmid/deep-learning-pytorch-huggingface@\w+:training/(instruction-tune-llama|deepseed-falcon)", _philschmid_qlora),
+    (r"pytorch/torchtune@\w+:README", _torchtune),
+    (r"pytorch/torchtune@\w+:docs", _torchtune_tutorials),
+    (r"pytorch/torchtitan", _titan),
+    (r"AnswerDotAI/fsdp_qlora", _fsdp_qlora),
+    (r"stas00/ml-engineering", _layer),
 )
+"""Source (a pattern) -> what its scripts fix."""

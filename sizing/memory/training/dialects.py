@@ -68,6 +68,8 @@ class Dialect:
     """Which implementations the class has."""
     loss_fp32: bool = True
     """Logits are made fp32 before the loss."""
+    logits_bias: bool = False
+    """A bias, kept in the weights' type, is added to the logits, which widens them under autocast."""
     logits_steps: int = 0
     """Saved steps on the logits (Gemma 2's soft cap)."""
     kind: str = ""
@@ -107,6 +109,7 @@ _BERT = Dialect(
     loss_fp32=False,
 )
 _BART = Dialect(
+    logits_bias=True,
     block="post",
     out="out_proj",
     cross=("q_proj", "k_proj", "v_proj", "out_proj"),

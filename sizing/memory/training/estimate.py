@@ -20,7 +20,7 @@ from sizing.memory.training.setup import TrainingSetup
 from sizing.memory.training.sharding import deepspeed, fsdp
 from sizing.memory.training.states import States, states_of
 from sizing.memory.training.trained import trained_numel
-from sizing.memory.training.weights import base_dtype
+from sizing.memory.training.weights import base_dtype, base_parts
 from sizing.models.facts import ModelFacts
 from sizing.units import MIB, count, gib
 
@@ -30,6 +30,7 @@ CHUNK_TOKENS = 128
 """litgpt's `chunked_cross_entropy(chunk_size=128)`; torchtune's `CEWithChunkedOutputLoss` cuts into 8 pieces."""
 TORCHTUNE_CHUNKS = 8
 STEP = "the optimizer's step"
+START = "DeepSpeed's initialization"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ def estimate_training(model: ModelFacts, setup: TrainingSetup) -> MemoryEstimate
     instants = _instants(model, setup, states)
     worst = max(instants, key=lambda i: i.total)
     permanent = sum(t.bytes for t in states.terms)
-    moving = worst.total
+    # Nothing has come and gone before the first step.
+    moving = 0 if worst.name == START else worst.total
     terms = [
         *states.terms,
         *worst.terms,
@@ -117,6 +119,18 @@ def slack_term(setup: TrainingSetup, permanent: float, moving: float) -> Term:
     )
 
 
+def needed_bytes(estimate: MemoryEstimate) -> int:
+    """What a GPU must have for the run to go through, in bytes: the driver's figure with a third of the slack.
+
+    Short of memory, the allocator gives its free segments back and tries again; what stays is in segments partly used.
+    Paged optimizer states move to the host.
+    """
+    device = estimate.device
+    slack = device["allocator slack"]
+    paged = sum(t.bytes - t.low for t in device.terms if t.name == "optimizer states" and t.metric == "driver")
+    return device.total("driver") - slack.bytes + slack.bytes // 3 - paged
+
+
 def step_for(model: ModelFacts, setup: TrainingSetup) -> Step:
     """The segments of a step of `setup`, with what each keeps for the backward pass."""
     tokens, target = lengths(model, setup)
@@ -153,6 +167,12 @@ def _instants(model: ModelFacts, setup: TrainingSetup, states: States) -> list[I
     if states.at_step:
         at_step.append(term("optimizer's working memory", states.at_step, states.at_step_formula))
     found.append(Instant(STEP, tuple(at_step), sum(t.bytes for t in at_step)))
+    if deepspeed(setup) and setup.zero_stage == 3 and not setup.zero_init:
+        # The engine calls module.to(device) on a model that zero.Init has not partitioned (runtime/engine.py).
+        whole = sum(p.size for p in base_parts(model, setup))
+        there = sum(t.bytes for t in states.terms)
+        beside = term("model before it is partitioned", max(0.0, whole - there), f"{gib(whole)} whole on every GPU")
+        found.append(Instant(START, (beside,), beside.bytes))
     return found
 
 

@@ -271,6 +271,8 @@ def head_footprint(
         return ops.measure((x,), ops.linear("lm_head", x, max(1, vocab // FUSED_PIECES), hidden, trained=trained), counted=(x,))
     piece = ops.view(x, -(-x.elements // chunks)) if chunks > 1 else x
     logits = ops.linear("lm_head", piece, vocab, hidden, trained=trained)
+    if dialect.logits_bias:
+        logits = ops.plain(ops.cast(logits, max(logits.width, recipe.kept)))
     held = [logits]
     wide = logits
     if dialect.loss_fp32:
