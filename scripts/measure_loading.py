@@ -45,39 +45,21 @@ Format = Literal["safetensors", "bin"]
 TORCH_NAME = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 SAMPLE_SECONDS = 0.002
 
+_LLAMA = {"model_type": "llama", "tie_word_embeddings": False}
 SHAPES: dict[str, dict[str, Any]] = {
     "t5-0.4b": {
-        "model_type": "t5",
-        "d_model": 1024,
-        "d_kv": 64,
-        "num_heads": 16,
-        "d_ff": 2816,
-        "num_layers": 12,
-        "num_decoder_layers": 12,
-        "vocab_size": 32128,
-        "feed_forward_proj": "gated-gelu",
+        "model_type": "t5", "d_model": 1024, "d_kv": 64, "num_heads": 16, "d_ff": 2816, "num_layers": 12,
+        "num_decoder_layers": 12, "vocab_size": 32128, "feed_forward_proj": "gated-gelu",
     },
-    "llama-0.4b": {
-        "model_type": "llama",
-        "hidden_size": 1024,
-        "intermediate_size": 2816,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "vocab_size": 32000,
-        "tie_word_embeddings": False,
+    "llama-0.4b": _LLAMA | {
+        "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "vocab_size": 32000,
     },
-    "llama-0.05b": {
-        "model_type": "llama",
-        "hidden_size": 512,
-        "intermediate_size": 1408,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 8,
-        "vocab_size": 8000,
-        "tie_word_embeddings": False,
+    "llama-0.05b": _LLAMA | {
+        "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12, "num_attention_heads": 8,
+        "num_key_value_heads": 8, "vocab_size": 8000,
     },
-}
+}  # fmt: skip
 FULL_MODELS = ("t5-0.4b", "llama-0.4b")
 QUICK_MODELS = ("llama-0.05b",)
 
