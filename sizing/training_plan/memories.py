@@ -1,0 +1,134 @@
+"""Memory of the situations that a search asks about, estimated once each, and as few of them as will do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sizing.memory.terms import MemoryEstimate
+from sizing.memory.training.estimate import estimate_training
+from sizing.memory.training.setup import Method, Optimizer, Precision, TrainingSetup
+from sizing.models.facts import ModelFacts
+from sizing.training_plan.strategies import Strategy
+from sizing.training_plan.task import TrainingTask, TrainingWishes
+
+FREE_SHARE = 0.10
+"""Of a GPU's memory that a plan leaves free at the likely estimate."""
+
+
+def usable(memory_bytes: int) -> int:
+    """What a plan may fill of a GPU's memory."""
+    return int(memory_bytes * (1.0 - FREE_SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What memory depends on beside the micro-batch; `gpus` in each of `nodes` machines."""
+
+    method: Method
+    precision: Precision
+    optimizer: Optimizer
+    strategy: Strategy
+    gpus: int
+    nodes: int
+
+
+class Memories:
+    """Estimates of one model and task. A device's total grows with the micro-batch, and faster and faster (it is the
+    largest of several sums that each grow evenly), so a straight line through two totals never lies above a third
+    beyond them: that proves most misfits without an estimate."""
+
+    def __init__(self, model: ModelFacts, task: TrainingTask, wishes: TrainingWishes) -> None:
+        self._model, self._task, self._wishes = model, task, wishes
+        self._known: dict[tuple[Situation, int, bool], MemoryEstimate] = {}
+        self._floor: dict[Situation, dict[int, int]] = {}
+        """Totals of one micro-batch a step by its size: never above those of several, whose gradients stay."""
+        self.estimates = 0
+
+    def setup(self, at: Situation, micro_batch: int, accumulation: int) -> TrainingSetup:
+        return TrainingSetup(
+            method=at.method,
+            precision=at.precision,
+            optimizer=at.optimizer,
+            micro_batch=micro_batch,
+            input_tokens=self._task.lengths.input_tokens,
+            output_tokens=self._task.lengths.output_tokens,
+            gpus=at.gpus * at.nodes,
+            gpus_per_node=at.gpus,
+            zero_stage=at.strategy.zero_stage,
+            offload=at.strategy.offload,
+            checkpointing=at.strategy.checkpointing,
+            lora_rank=self._wishes.lora_rank,
+            base_dtype=self._wishes.base_dtype if at.method != "full" else "",
+            gradient_accumulation_steps=accumulation,
+            padded=True,
+        )
+
+    def estimate(self, at: Situation, micro_batch: int, accumulation: int) -> MemoryEstimate:
+        """Of one GPU, and of one machine's host, at a micro-batch. How many micro-batches a step has makes no
+        difference beyond there being several."""
+        several = accumulation > 1 or at.method != "full"  # adapters' gradients are too small to tell the two apart
+        key = (at, micro_batch, several)
+        if key not in self._known:
+            self.estimates += 1
+            found = estimate_training(self._model, self.setup(at, micro_batch, 2 if several else 1))
+            self._known[key] = found
+            if not several or at.method != "full":
+                self._floor.setdefault(at, {})[micro_batch] = found.device.total_bytes
+        return self._known[key]
+
+    def fits(self, at: Situation, micro_batch: int, accumulation: int, room: int) -> bool:
+        """Whether a micro-batch takes at most `room` bytes of a GPU. The smallest micro-batches are looked at first:
+        they prove most misfits, and a line through them nearly all others."""
+        if _states_at_least(self._model.params, at) > room:
+            return False
+        for probe in (1, 2):
+            if self._cannot_fit(at, micro_batch, room):
+                return False
+            if micro_batch > probe:
+                self.estimate(at, probe, 1)
+        if self._cannot_fit(at, micro_batch, room):
+            return False
+        return self._total(at, micro_batch, accumulation) <= room
+
+    def _total(self, at: Situation, micro_batch: int, accumulation: int) -> int:
+        return self.estimate(at, micro_batch, accumulation).device.total_bytes
+
+    def _cannot_fit(self, at: Situation, micro_batch: int, room: int) -> bool:
+        """Whether totals that are known already prove that a micro-batch takes more than `room` bytes of a GPU."""
+        known = self._floor.get(at)
+        if not known:
+            return False
+        below = sorted(b for b in known if b <= micro_batch)
+        if not below:
+            return False
+        last = known[below[-1]]
+        if last > room:
+            return True
+        if len(below) < 2:
+            return False
+        slope = (last - known[below[-2]]) / (below[-1] - below[-2])
+        # Terms are rounded up to whole bytes, which may bend the line by a few.
+        return last + slope * (micro_batch - below[-1]) > room + 64 * micro_batch
+
+    def with_steps(self, at: Situation, micro_batch: int, accumulation: int) -> TrainingSetup:
+        """The setup of a plan with the number of micro-batches that it has."""
+        return replace(self.setup(at, micro_batch, 1), gradient_accumulation_steps=accumulation)
+
+
+def _states_at_least(params: float, at: Situation) -> float:
+    """Bytes that weights, gradients and AdamW's states of a full fine-tune take on each GPU whatever the batch: 16 a
+    parameter in mixed precision, divided by ZeRO as its paper has it (arXiv:1910.02054, section 5), less a twentieth
+    for what a model does not train. 0 where that says nothing."""
+    if at.method != "full" or at.optimizer != "adamw" or at.precision not in ("bf16", "fp16", "fp32"):
+        return 0.0
+    n, stage = at.gpus * at.nodes, at.strategy.zero_stage
+    width = 4.0 if at.precision == "fp32" else 2.0
+    weights = width / n if stage == 3 else (width if stage else 4.0)
+    if at.strategy.offload != "none":
+        rest = 0.0
+        weights = 0.0 if at.strategy.offload == "all" else weights
+    elif stage == 0:
+        rest = 12.0
+    else:
+        rest = 8.0 / n + (width / n if stage >= 2 else width)
+    return 0.95 * params * (weights + rest)
