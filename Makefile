@@ -58,6 +58,10 @@ docs: $(TEST_VENV)/.ready ## Write the generated pages: commands, settings, the 
 	$(BIN)/python scripts/json_reference.py
 	$(BIN)/python scripts/readme_outputs.py
 
+.PHONY: golden
+golden: $(TEST_VENV)/.ready ## Write the planned resources of every stack into tests/infra/golden
+	$(BIN)/python scripts/golden_plans.py
+
 .PHONY: bench
 bench: $(TEST_VENV)/.ready ## Time the commands against their bounds (BENCH_ARGS=--check fails when one is missed)
 	@$(BIN)/python scripts/bench.py $(BENCH_ARGS)

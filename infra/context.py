@@ -40,7 +40,8 @@ class Context:
     def tags(self, name: str = "") -> dict[str, str]:
         """The tags of every resource that can have some; with a Name where one is given."""
         tags = {"project": self.project, "stack": self.stack, "owner": self.settings.owner, "expiry": self.expiry}
-        return {**tags, "Name": f"{self.stack}-{name}"} if name else tags
+        own = f"{self.stack}-"
+        return {**tags, "Name": own + name.removeprefix(own)} if name else tags
 
     def arn(self, service: str, resource: str, *, region: bool = True, account: bool = True) -> str:
         """An ARN in this account and region."""

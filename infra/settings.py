@@ -330,7 +330,7 @@ class EndpointSettings(ServiceSettings):
 
     invocation: Invocation = Field(
         default="auto",
-        description="real-time, async (scales to zero), or auto: async where the start-up delay is tolerated.",
+        description="How it is called: real-time, async (scales to zero), or auto: async where its start is tolerated.",
     )
     start_up_tolerance_seconds: int = Field(
         default=0, ge=0, le=86_400, description="Start-up delay in seconds that a caller tolerates."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -115,7 +116,7 @@ def offering(around: Surroundings, file: StackFile, instance: InstanceType) -> F
     return Finding(check, "ok", f"{name} in {', '.join(wanted or zones)}; offered does not mean in stock")
 
 
-def quota(around: Surroundings, file: StackFile, instance: InstanceType) -> Finding:
+def quota(around: Surroundings, file: StackFile, instance: InstanceType, hardware: Hardware) -> Finding:
     """Whether the vCPUs of the plan fit into the quota of the family, beside what runs already."""
     settings, check = file.settings, "quota"
     if isinstance(settings, EndpointSettings):
@@ -138,7 +139,7 @@ def quota(around: Surroundings, file: StackFile, instance: InstanceType) -> Find
         value = float(
             around.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=found.code)["Quota"]["Value"]
         )
-        used = _running_vcpus(around, found.counts, market)
+        used = _running_vcpus(around, found.counts, market, hardware)
     except (ClientError, BotoCoreError) as error:
         return _failed(check, error, "allow servicequotas:GetServiceQuota and ec2:DescribeInstances")
     said = f"{found.name}: {needed} vCPUs needed, {value:g} allowed, {used} in use"
@@ -147,7 +148,16 @@ def quota(around: Surroundings, file: StackFile, instance: InstanceType) -> Find
     return Finding(check, "ok", said)
 
 
-def _running_vcpus(around: Surroundings, counts: Callable[[str], bool], market: str) -> int:
+def _vcpus(machine: Mapping[str, Any], hardware: Hardware) -> int:
+    """vCPUs of a running instance: its type's, or what it says of its CPU where the catalogue lacks the type."""
+    known = hardware.instances.get(machine["InstanceType"])
+    if known is not None:
+        return known.vcpus
+    options = machine.get("CpuOptions", {})
+    return int(options.get("CoreCount", 0)) * int(options.get("ThreadsPerCore", 1))
+
+
+def _running_vcpus(around: Surroundings, counts: Callable[[str], bool], market: str, hardware: Hardware) -> int:
     """vCPUs of the running instances that use the quota."""
     states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     used = 0
@@ -156,8 +166,7 @@ def _running_vcpus(around: Surroundings, counts: Callable[[str], bool], market: 
             for machine in reservation["Instances"]:
                 spot = machine.get("InstanceLifecycle") == "spot"
                 if counts(machine["InstanceType"]) and spot == (market == "spot"):
-                    options = machine.get("CpuOptions", {})
-                    used += int(options.get("CoreCount", 0)) * int(options.get("ThreadsPerCore", 1))
+                    used += _vcpus(machine, hardware)
     return used
 
 
@@ -195,10 +204,10 @@ def artifacts(around: Surroundings, file: StackFile, account: str) -> Iterator[F
     if not isinstance(settings, MachineSettings):
         return
     bucket = bucket_name("artifacts", account, file.region)
-    wanted = {
-        "bundle": (bundle_prefix(settings, file.name), f"berth bundle {file.name}"),
-        "model": (artifact_prefix(settings), "upload the model's files with their manifest.json"),
-    }
+    bundle, model = bundle_prefix(settings, file.name), artifact_prefix(settings)
+    make = f"berth bundle {settings.model} --name {file.name} --out bundle; aws s3 sync bundle s3://{bucket}/{bundle}"
+    upload = f"upload the model's files with their manifest.json to s3://{bucket}/{model}"
+    wanted = {"bundle": (bundle, make), "model": (model, upload)}
     for check, (prefix, fix) in wanted.items():
         try:
             around.client("s3").head_object(Bucket=bucket, Key=f"{prefix}/manifest.json")
@@ -238,6 +247,6 @@ def examine(file: StackFile, around: Surroundings, hardware: Hardware, model: Mo
         yield Finding("instance type", "failed", f"{settings.instance_type} is not a type yet", fix)
         return
     yield offering(around, file, instance)
-    yield quota(around, file, instance)
+    yield quota(around, file, instance, hardware)
     yield image(around, file, model, account)
     yield from artifacts(around, file, account)

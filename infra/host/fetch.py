@@ -1,7 +1,7 @@
 """Copies a prefix of the artifact bucket to a folder and checks every file against its manifest.json.
 
 Runs on the host with the system's Python and the AWS CLI: `fetch.py BUCKET PREFIX FOLDER [SHA-256 of manifest.json]`.
-The manifest: {"files": [{"path": "...", "size_bytes": n, "sha256": "..."}]}.
+The manifest: {"files": [{"path": "...", "size": bytes, "sha256": "..."}]}.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def problems(folder: Path, expected: str) -> list[str]:
             found.append(f"{entry['path']} leads out of the folder")
         elif not path.is_file():
             found.append(f"{entry['path']} is missing")
-        elif path.stat().st_size != entry["size_bytes"] or digest(path) != entry["sha256"]:
+        elif path.stat().st_size != entry["size"] or digest(path) != entry["sha256"]:
             found.append(f"{entry['path']} is damaged")
     return found
 
