@@ -5,17 +5,19 @@ Every constant stands in `start_up.csv` with its source; what could not be sourc
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sizing.errors import UserError
 from sizing.hardware.types import InstanceType
 from sizing.models.facts import ModelFacts
+from sizing.tables import REINSTALL, Row, read_rows
 from sizing.throughput.ranges import PACES, Pace, Range, ordered
 
 _TABLE = Path(__file__).parent / "start_up.csv"
+COLUMNS = ("step", "constant", "fast", "likely", "slow", "unit", "source", "as_of")
 _STORED_BYTES = {"fp32": 4.0, "float32": 4.0}
 
 
@@ -44,14 +46,16 @@ class StartUp:
 
 
 @cache
-def _constants() -> dict[tuple[str, str], dict[str, str]]:
-    with _TABLE.open(encoding="utf-8", newline="") as file:
-        return {(row["step"], row["constant"]): row for row in csv.DictReader(file)}
+def _constants() -> dict[tuple[str, str], Row]:
+    return {(row.text("step"), row.text("constant")): row for row in read_rows(_TABLE, COLUMNS)}
 
 
 def constant(step: str, name: str, pace: Pace = "likely") -> float:
-    """A constant of `start_up.csv`, in the unit of its column."""
-    return float(_constants()[step, name][pace])
+    """A constant of `start_up.csv`, in the unit of its column. Raises `UserError` where the file is damaged."""
+    row = _constants().get((step, name))
+    if row is None:
+        raise UserError(f"{_TABLE} lacks {name} of {step}{REINSTALL}")
+    return row.positive(pace)
 
 
 def checkpoint_bytes(model: ModelFacts) -> float:

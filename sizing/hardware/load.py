@@ -9,12 +9,12 @@ from typing import Literal
 
 from sizing.errors import UserError, unknown
 from sizing.hardware import cache, parse
-from sizing.hardware.tables import Row, keyed, read_rows
+from sizing.hardware.tables import keyed, read_rows
 from sizing.hardware.types import PAYS, CapacityBlock, Gpu, InstanceType, Offer, Offering, Pay, Price
+from sizing.tables import REINSTALL, Row
 
 DATA = Path(__file__).parent / "data"
 """The data that Berth ships."""
-_REINSTALL = "; reinstalling Berth restores it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _stamp(folder: Path) -> int:
 
 def read_tables(folder: Path = DATA, overlay: Path | None = None) -> tuple[dict[str, list[Row]], cache.Manifest | None]:
     """The rows of instances.csv, offerings.csv and prices.csv, and the manifest of what a refresh laid over them."""
-    hint = _REINSTALL if folder == DATA else ""
+    hint = REINSTALL if folder == DATA else ""
     if overlay is None:
         return {name: read_rows(folder / name, hint) for name in cache.TABLES}, None
     manifest = cache.read_manifest(overlay)
@@ -155,7 +155,7 @@ def read_tables(folder: Path = DATA, overlay: Path | None = None) -> tuple[dict[
 def build_hardware(folder: Path = DATA, overlay: Path | None = None) -> Hardware:
     """`load_hardware` for the folders given, read anew."""
     rows, manifest = read_tables(folder, overlay)
-    hint = _REINSTALL if folder == DATA else ""
+    hint = REINSTALL if folder == DATA else ""
     if manifest is not None and overlay is not None:
         origin = Origin("refreshed", overlay, manifest.refreshed_at, manifest.regions)
     else:

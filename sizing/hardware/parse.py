@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, cast
 
-from sizing.hardware.tables import GROUPS, PRICE_GROUP, Row
+from sizing.hardware.tables import GROUPS, PRICE_GROUP
 from sizing.hardware.types import CapacityBlock, Gpu, InstanceType, Offering, Pay, Price
+from sizing.tables import Row
 from sizing.units import GB, GIB, MIB
 
 SAME_GPU = 0.1

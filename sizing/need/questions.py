@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sizing.errors import UserError, unknown
+from sizing.tables import read_rows
 
 YesNo = Literal["yes", "no", "unknown"]
 Tried = Literal["good-enough", "not-good-enough", "not-tried"]
@@ -77,22 +77,24 @@ class Service:
         return not known or all(code in known or code.split("-")[0] in known for code in languages)
 
 
+SERVICE_COLUMNS = ("task", "service", "feature", "languages", "source", "as_of")
+
+
 @cache
 def services() -> dict[str, Service]:
-    """The managed services by task, from `services.csv`."""
+    """The managed services by task, from `services.csv`. Raises `UserError` where it is damaged."""
     path = Path(__file__).with_name("services.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        return {
-            row["task"]: Service(
-                row["task"],
-                row["service"],
-                row["feature"],
-                tuple(row["languages"].split()),
-                row["source"],
-                row["as_of"],
-            )
-            for row in csv.DictReader(file)
-        }
+    return {
+        row.text("task"): Service(
+            row.text("task"),
+            row.text("service"),
+            row.text("feature"),
+            tuple(row.cells["languages"].split()),
+            row.text("source"),
+            row.date("as_of"),
+        )
+        for row in read_rows(path, SERVICE_COLUMNS)
+    }
 
 
 @dataclass(frozen=True, slots=True)

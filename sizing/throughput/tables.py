@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from sizing.errors import UserError, unknown
+from sizing.tables import REINSTALL, Row, read_rows
 from sizing.throughput.ranges import Pace
 
 FOLDER = Path(__file__).parent
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "engines.csv": ("engine", "constant", "fast", "likely", "slow", "unit", "how", "source", "as_of"),
+    "gpu_fp32.csv": ("gpu_name", "fp32_tflops", "source", "as_of"),
+}
+"""The columns of each file that speeds are computed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,11 @@ class Engine:
 
 
 @cache
-def _rows(name: str, key: str) -> dict[str, list[dict[str, str]]]:
-    rows: dict[str, list[dict[str, str]]] = {}
-    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            rows.setdefault(row[key], []).append(row)
+def _rows(name: str, key: str) -> dict[str, list[Row]]:
+    """The rows of a file by the column `key`. Raises `UserError` for a damaged file."""
+    rows: dict[str, list[Row]] = {}
+    for row in read_rows(FOLDER / name, COLUMNS[name]):
+        rows.setdefault(row.text(key), []).append(row)
     return rows
 
 
@@ -64,10 +69,11 @@ def engine(name: str, pace: Pace = "likely") -> Engine:
     rows = _rows("engines.csv", "engine")
     if name not in rows:
         raise unknown("engine", name, rows)
-    found = {row["constant"]: float(row[pace]) for row in rows[name]}
+    found = {row.text("constant"): row.given(pace) for row in rows[name]}
     wanted = {f.name for f in fields(Engine)} - {"name"}
     if wanted != set(found):
-        raise UserError(f"engines.csv: {name} has {', '.join(sorted(wanted ^ set(found)))} too many or too few")
+        wrong = ", ".join(sorted(wanted ^ set(found)))
+        raise UserError(f"{FOLDER / 'engines.csv'}: {name} has {wrong} too many or too few{REINSTALL}")
     flags = {"continuous", "tensor_parallel"}
     return Engine(name=name, **{k: bool(v) if k in flags else v for k, v in found.items()})  # type: ignore[arg-type]
 
@@ -76,4 +82,4 @@ def engine(name: str, pace: Pace = "likely") -> Engine:
 def fp32_tflops(gpu_name: str) -> float | None:
     """Published fp32 TFLOPS of a GPU without its tensor cores; None where the table has none."""
     rows = _rows("gpu_fp32.csv", "gpu_name").get(gpu_name)
-    return float(rows[0]["fp32_tflops"]) if rows else None
+    return rows[0].positive("fp32_tflops") if rows else None
