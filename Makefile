@@ -37,8 +37,18 @@ test: lint ## Everything that must hold: formatting, lint, types, tests
 	$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 .PHONY: test-slow
-test-slow: $(TEST_VENV)/.ready ## The slower proofs that `make test` leaves out
+test-slow: $(TEST_VENV)/.ready .venv-checkov/.ready ## The slower proofs that `make test` leaves out
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+# checkov pins older libraries than the tests need: it has an environment of its own.
+.venv-checkov/.ready: requirements/checkov.txt $(TEST_VENV)/.ready
+	@$(BIN)/python -m venv .venv-checkov
+	@$(BIN)/uv pip install --quiet --python .venv-checkov/bin/python --require-hashes --requirement $<
+	@touch $@
+
+.PHONY: security
+security: .venv-checkov/.ready ## The resources of every stack against checkov's AWS checks
+	$(BIN)/pytest -m slow tests/infra/test_infra_checkov.py $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(TEST_VENV)/.ready ## Formatting, lint and types, changing nothing
