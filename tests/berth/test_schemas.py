@@ -86,6 +86,8 @@ SITUATIONS: dict[str, list[tuple[str, ...]]] = {
 """What each command is tried with here; those of `ON_THEIR_OWN` have a test of their own, because they write or ask."""
 ON_THEIR_OWN = {
     "bundle",
+    "data check",  # tests/model_runtime/test_data_command.py
+    "data split",
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
     "new",
