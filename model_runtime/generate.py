@@ -150,6 +150,10 @@ class Generator:
         """The score of every label for each row: softmax, sigmoid (multi-label), or the bare value (regression)."""
         return self._within_memory(rows, self._classify)
 
+    def run_once(self, rows: Sequence[Row]) -> list[Any]:
+        """Answer or classify `rows` in one batch that is not split: memory that runs out is raised."""
+        return list(self._generate(rows)) if self.generates else list(self._classify(rows))
+
     def _within_memory(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], list[_T]]) -> list[_T | NoMemory]:
         try:
             return list(run(rows))

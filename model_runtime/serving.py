@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -74,3 +76,22 @@ def open_and_serve(folder: Path, host: str, port: int, options: Options, *, say:
         say("drained and ended")
     finally:
         bound.close()
+
+
+def main() -> None:
+    """`python -m model_runtime.serving FOLDER OVERRIDES`: serve on a free port and print the address: for verify."""
+    folder, overrides = Path(sys.argv[1]), json.loads(sys.argv[2])
+    settings = settings_of(folder, {"metrics": "off", **overrides})
+    bound = listen("127.0.0.1", 0)
+    service, _ = open_service(folder, settings)
+
+    def ready(url: str, _: Draining) -> None:
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+
+    serve(Server(service), bound, on_ready=ready)
+    bound.close()
+
+
+if __name__ == "__main__":
+    main()

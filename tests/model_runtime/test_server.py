@@ -26,32 +26,9 @@ from model_runtime.handler.service import Service
 from model_runtime.handler.settings import ServingSettings
 from model_runtime.load import LoadOptions, load
 from model_runtime.server.app import Server, ServerLimits
-from model_runtime.server.run import Draining, listen, serve
+from tests.model_runtime.serving_tools import running
 
 GOOD = {"inputs": "The ship", "parameters": {"max_new_tokens": 8}}
-
-
-@contextlib.contextmanager
-def running(server: Server) -> Iterator[str]:
-    """The server in a thread; its address."""
-    ready = threading.Event()
-    bound = listen("127.0.0.1", 0)
-    running: list[Draining] = []
-
-    def ready_at(_: str, server: Draining) -> None:
-        running.append(server)
-        ready.set()
-
-    thread = threading.Thread(target=lambda: serve(server, bound, on_ready=ready_at), daemon=True)
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    finally:
-        running[0].handle_exit(signal.SIGTERM, None)
-        thread.join(60)
-        bound.close()
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,165 @@
+"""`berth verify`: what a served model does on this machine, measured beside its estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from berth.output import JsonOption, console, print_json, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(
+    epilog="Of a folder everything is measured, in processes of its own: start-up, largest batch, memory, latency and "
+    "throughput. Of a URL what can be seen from outside: latency and throughput. The report is a Measurement file."
+)
+def verify(
+    target: Annotated[str, typer.Argument(help="A model folder, a model's own folder, or the URL of a server.")],
+    workload: Annotated[
+        Path | None, typer.Option("--workload", help="Your own prompts: JSON lines, or an object with prompts.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the Measurement to this file.")] = None,
+    input_tokens: Annotated[
+        int, typer.Option("--input-tokens", min=1, help="Tokens of the prompts that are made.")
+    ] = 64,
+    output_tokens: Annotated[int, typer.Option("--output-tokens", min=1, help="Tokens of each answer.")] = 32,
+    requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of each run.")] = 32,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each concurrency, for their spread.")] = 3,
+    max_concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, help="Clients at once at most.")] = 32,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Arrivals a second; none: 0.7 of the best throughput.")
+    ] = None,
+    latency: Annotated[
+        float | None, typer.Option("--latency", help="Seconds in which 90 % of answers should be there.")
+    ] = None,
+    batch_limit: Annotated[int, typer.Option("--batch-limit", min=1, help="The largest batch that is tried.")] = 256,
+    memory_limit: Annotated[
+        float | None, typer.Option("--memory-limit", help="On a CPU: GiB beyond which a batch does not fit.")
+    ] = None,
+    api: Annotated[str, typer.Option("--api", help="How a URL is asked: native (/invocations) or openai.")] = "native",
+    api_key: Annotated[
+        str, typer.Option("--api-key", help="The server's key.", envvar="BERTH_API_KEY", show_envvar=True)
+    ] = "",
+    dtype: Annotated[str, typer.Option("--dtype", help="Over the folder's own: auto, fp32, fp16 or bf16.")] = "",
+    quantize: Annotated[str, typer.Option("--quantize", help="Over the folder's own: none, int8, nf4, nf4-dq.")] = "",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Over the folder's own: requests answered together.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure a served model: latency, throughput, largest batch, memory beside the estimate."""
+    from berth.runtime import needs_runtime
+    from sizing.errors import UserError
+
+    needs_runtime("berth verify")
+    if api not in ("native", "openai"):
+        raise UserError(f"--api is {api!r}; native or openai")
+    for name, value in (("--rate", rate), ("--latency", latency), ("--memory-limit", memory_limit)):
+        if value is not None and not value > 0:
+            raise UserError(f"{name} is {value:g}; it must be above 0")
+    from model_runtime.errors import ModelError
+    from model_runtime.verify.measurement import write_measurement
+    from model_runtime.verify.run import Plan
+    from model_runtime.verify.run import verify as measure
+
+    overrides = {"dtype": dtype, "quantize": quantize, "batch_size": batch_size, "max_output_tokens": None}
+    plan = Plan(
+        target=target.rstrip("/") if "://" in target else target,
+        workload=workload,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        requests=requests,
+        runs=runs,
+        max_concurrency=max_concurrency,
+        rate=rate,
+        latency_s=latency,
+        batch_limit=batch_limit,
+        memory_limit_bytes=None if memory_limit is None else int(memory_limit * 2**30),
+        api="openai" if api == "openai" else "native",
+        api_key=api_key,
+        overrides={name: value for name, value in overrides.items() if value not in (None, "")},
+    )
+    try:
+        document = measure(plan, lambda text: typer.echo(text, err=True))
+    except ModelError as error:
+        raise UserError(str(error)) from error
+    if report is not None:
+        write_measurement(document, report)
+    if json_output:
+        print_json(document)
+    else:
+        _show(document, report)
+
+
+def _show(document: dict[str, Any], report: Path | None) -> None:
+    out = console()
+    start = document["start_up"]
+    if start:
+        parts = ("process_start_s", "import_s", "download_s", "load_s", "first_token_s")
+        out.print(f"\nStart-up: {sum(start[p] or 0 for p in parts):.2f} s to the first token of a batch of 1")
+        out.print(
+            "  " + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {start[p]:.2f} s" for p in parts if start[p])
+        )
+    out.print("\nThroughput and latency (closed loop; median of the runs, ± half their spread)")
+    names = ("clients", "tokens/s", "±", "requests/s", "p50 s", "p90 s", "p99 s", "first token p50 s", "failed")
+    drawn = table(*names, right=names)
+    for step in document["sweep"]:
+        rate = step["output_tokens_per_s"]
+        drawn.add_row(
+            str(step["concurrency"]),
+            f"{rate['median']:.4g}",
+            f"{rate['relative'] / 2:.0%}",
+            f"{step['requests_per_s']['median']:.3g}",
+            *(_seconds(step[f"latency_s_{p}"]) for p in ("p50", "p90", "p99")),
+            _seconds(step["first_token_s_p50"]),
+            str(step["failed"]),
+        )
+    out.print(drawn)
+    arrivals = document["open_loop"]
+    if arrivals["latency_s"]:
+        latency = arrivals["latency_s"]
+        out.print(
+            f"\nPoisson arrivals, {arrivals['rate_per_s']:.3g} a second: p50 {latency['p50']:.3g} s, "
+            f"p90 {latency['p90']:.3g} s, p99 {latency['p99']:.3g} s, from when each was due"
+        )
+    _show_memory(out, document)
+    if document["verdicts"]:
+        out.print("\nSo")
+        for line in document["verdicts"]:
+            out.print(f"  {line}")
+    if report is not None:
+        out.print(f"\nThe measurement is in {report}", soft_wrap=True)
+
+
+def _show_memory(out: Console, document: dict[str, Any]) -> None:
+    largest, memory = document["largest_batch"], document["memory"]
+    if largest:
+        out.print(
+            f"\nLargest batch ({largest['input_tokens']} tokens in, {largest['output_tokens']} out): "
+            f"{largest['batch']}; {largest['why']}"
+        )
+    if not memory:
+        return
+    out.print(f"\nMemory at batch {memory['batch']} ({memory['metric']})")
+    drawn = table(
+        "term", "measured MiB", "estimated MiB", "difference", right=("measured MiB", "estimated MiB", "difference")
+    )
+    for term in memory["terms"]:
+        estimated = term["estimated_bytes"]
+        drawn.add_row(
+            term["name"],
+            f"{term['measured_bytes'] / 2**20:,.2f}",
+            "–" if estimated is None else f"{estimated / 2**20:,.2f}",
+            "–" if term["difference"] is None else f"{term['difference']:+.1%}",
+        )
+    out.print(drawn)
+
+
+def _seconds(value: dict[str, Any] | None) -> str:
+    return "–" if value is None else f"{value['median']:.3g}"

@@ -1,0 +1,1 @@
+"""Verifying: what a served model does on this machine, measured, beside what was estimated. Imports `sizing`."""

@@ -1,0 +1,81 @@
+"""The Measurement: one JSON file with what was seen, on which machine, with which settings. Its schema is published."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from model_runtime.errors import ModelError
+
+FORMAT = "berth-measurement/1"
+SCHEMA = Path(__file__).parent / "measurement.schema.json"
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "bitsandbytes", "accelerate", "starlette", "uvicorn")
+
+
+def machine() -> dict[str, Any]:
+    """This machine: processor, cores, memory, GPUs, software versions."""
+    import psutil
+    import torch
+
+    gpus = []
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            p = torch.cuda.get_device_properties(i)
+            gpus.append(
+                {"name": p.name, "memory_bytes": p.total_memory, "compute_capability": float(f"{p.major}.{p.minor}")}
+            )
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": gpus,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_measurement(document: dict[str, Any], path: Path) -> None:
+    """Write the file whole, or not at all."""
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_measurement(path: Path) -> dict[str, Any]:
+    """A measurement from a file. Raises `ModelError` for what is none, or of a format of another day."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON: {error}; give a file that berth verify --report wrote") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ModelError(f"{path} is no measurement of the format {FORMAT}; measure again with berth verify")
+    return document
+
+
+def command_line() -> str:
+    return " ".join(["berth", *sys.argv[1:]]) if sys.argv else ""
