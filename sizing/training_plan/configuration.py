@@ -127,12 +127,12 @@ def training_arguments(task: TrainingTask, plan: Plan) -> dict[str, Any]:
         "num_train_epochs": task.epochs,
         "bf16": setup.precision == "bf16",
         "fp16": setup.precision == "fp16",
-        "gradient_checkpointing": setup.checkpointing,
+        "activation_checkpointing": setup.checkpointing,
         "max_grad_norm": _CLIP,
         "optim": "adamw_torch" if setup.offload != "none" else _OPTIM[setup.optimizer],
     }
     if setup.checkpointing:
-        found["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
+        found["activation_checkpointing_kwargs"] = {"use_reentrant": False}
     if setup.gpus > 1 and not setup.zero_stage:
         found["ddp_find_unused_parameters"] = False
     return found

@@ -185,10 +185,13 @@ def _parquet(path: Path, count_tokens: Count | None) -> Data:
     if not examples:
         raise UserError(f"{path} holds no examples")
     try:
-        from pyarrow import parquet  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from pyarrow import ArrowException, parquet  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         return Data(
             examples, (), (f"{examples:,} examples in {path.name}; their lengths need pyarrow, which is absent",)
         )
-    rows = (row for batch in parquet.ParquetFile(path).iter_batches() for row in batch.to_pylist())
-    return _summary(path, rows, count_tokens)
+    try:
+        rows = (row for batch in parquet.ParquetFile(path).iter_batches() for row in batch.to_pylist())
+        return _summary(path, rows, count_tokens)
+    except ArrowException as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None

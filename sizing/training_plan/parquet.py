@@ -87,7 +87,8 @@ class _Compact:
         elif kind == _DOUBLE:
             self._at += 8
         elif kind == _BINARY:
-            self._at += self._varint()
+            length = self._varint()
+            self._at += length
         elif kind in _LISTS:
             self._list()
         elif kind == _MAP:
