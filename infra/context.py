@@ -64,6 +64,10 @@ class Shared:
     """The group of the stack's role."""
     log_group_arn: pulumi.Input[str]
 
+    def log_streams(self, stack: str) -> pulumi.Output[str]:
+        """ARN of the streams that a stack's machines write in the group of their role."""
+        return pulumi.Output.concat(self.log_group_arn, f":log-stream:{stack}/*")
+
     @classmethod
     def read(cls, stack: str, role: str) -> Shared:
         """From the outputs of the shared stack, through a StackReference."""

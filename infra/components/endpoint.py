@@ -42,6 +42,11 @@ class EndpointArgs:
     ami_version: str
 
 
+def endpoint_logs(context: Context) -> str:
+    """The log group to which SageMaker writes for the stack's endpoint: it names it itself."""
+    return f"/aws/sagemaker/Endpoints/{context.project}-{context.stack}"
+
+
 class Endpoint(Component):
     """Model, configuration and endpoint; scales with its load, to zero where it is asynchronous."""
 
@@ -93,7 +98,7 @@ class Endpoint(Component):
         )
         aws.cloudwatch.LogGroup(
             f"{name}-logs",
-            name=f"/aws/sagemaker/Endpoints/{context.project}-{context.stack}",
+            name=endpoint_logs(context),
             retention_in_days=args.settings.log_retention_days,
             kms_key_id=args.shared.key_arn,
             tags=context.tags("logs"),

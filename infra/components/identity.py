@@ -23,7 +23,8 @@ class IdentityArgs:
     read_prefixes: Sequence[str]
     write_prefixes: Sequence[str]
     repositories: Sequence[pulumi.Input[str]]
-    log_stream_prefix: str
+    log_streams: Sequence[pulumi.Input[str]]
+    """ARNs of the log streams that it writes, with * for the part that is not known before."""
     extra: Sequence[Statement] = ()
 
 
@@ -85,7 +86,7 @@ def _statements(context: Context, args: IdentityArgs) -> list[Statement]:
         allow(
             "Logs",
             ["logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"],
-            [pulumi.Output.concat(args.shared.log_group_arn, f":log-stream:{args.log_stream_prefix}/*")],
+            args.log_streams,
         ),
     ]
     if args.write_prefixes:

@@ -120,6 +120,8 @@ class InferenceGroupArgs:
     profile_arn: pulumi.Input[str]
     user_data: pulumi.Output[str]
     start_up_seconds: int
+    after: Sequence[pulumi.Resource]
+    """What hosts use at their start and do not name: their permissions, their way to AWS's APIs."""
 
 
 def group_name(context: Context) -> str:
@@ -181,7 +183,7 @@ class InferenceGroup(Component):
             tags=[
                 {"key": key, "value": value, "propagate_at_launch": True} for key, value in context.tags("host").items()
             ],
-            opts=self.child(ignore_changes=["desiredCapacity"]),
+            opts=self.child(ignore_changes=["desiredCapacity"], depends_on=list(args.after)),
         )
         if settings.most_replicas > settings.replicas:
             self._scale()

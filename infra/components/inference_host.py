@@ -24,6 +24,8 @@ class InferenceHostArgs:
     callers: Sequence[pulumi.Input[str]]
     profile: pulumi.Input[str]
     user_data: pulumi.Input[str]
+    after: Sequence[pulumi.Resource]
+    """What the host uses at its start and does not name: its permissions, its way to AWS's APIs."""
 
 
 class InferenceHost(Component):
@@ -57,6 +59,7 @@ class InferenceHost(Component):
             tags=tags,
             opts=self.child(
                 ignore_changes=["ami"],
+                depends_on=list(args.after),
                 # Without capacity the provider would try for the best part of an hour.
                 custom_timeouts=pulumi.CustomTimeouts(create="10m"),
             ),

@@ -48,6 +48,8 @@ class TrainingNodesArgs:
     profile_arn: pulumi.Input[str]
     user_data: Sequence[pulumi.Output[str]]
     """One script a node: they differ in their rank."""
+    after: Sequence[pulumi.Resource]
+    """What nodes use at their start and do not name: their permissions, their way to AWS's APIs."""
 
 
 class TrainingNodes(Component):
@@ -112,7 +114,11 @@ class TrainingNodes(Component):
             "instance_initiated_shutdown_behavior": "terminate",
             "user_data_replace_on_change": True,
             "tags": tags,
-            "opts": self.child(ignore_changes=["ami"], custom_timeouts=pulumi.CustomTimeouts(create="10m")),
+            "opts": self.child(
+                ignore_changes=["ami"],
+                depends_on=list(args.after),
+                custom_timeouts=pulumi.CustomTimeouts(create="10m"),
+            ),
         }
         image = machine.machine_image(settings, self)
         if not self.efa:

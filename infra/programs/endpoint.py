@@ -6,7 +6,7 @@ from typing import Any
 
 import pulumi
 
-from infra.components.endpoint import VARIANT, Endpoint, EndpointArgs
+from infra.components.endpoint import VARIANT, Endpoint, EndpointArgs, endpoint_logs
 from infra.components.guard import Expiry, ExpiryArgs, Notice, NoticeArgs
 from infra.components.identity import Identity, IdentityArgs
 from infra.components.observability import Observability, ObservabilityArgs, Watch
@@ -52,7 +52,7 @@ def declare(context: Context) -> dict[str, Any]:
             read_prefixes=[artifact_prefix(settings), bundle_prefix(settings, context.stack)],
             write_prefixes=[output_prefix(context.stack)],
             repositories=[repository] if repository else [],
-            log_stream_prefix=context.stack,
+            log_streams=[context.arn("logs", f"log-group:{endpoint_logs(context)}:log-stream:*")],
             extra=_network_statements(context),
         ),
     )

@@ -86,7 +86,9 @@ def declare(context: Context) -> dict[str, Any]:
         group = InferenceGroup(
             f"{context.stack}-group",
             context,
-            InferenceGroupArgs(settings, balancer, network.private_subnets, identity.profile.arn, script, ready),
+            InferenceGroupArgs(
+                settings, balancer, network.private_subnets, identity.profile.arn, script, ready, [network, identity]
+            ),
         )
         dimensions = {"AutoScalingGroupName": group.group.name}
         url: pulumi.Input[str] = balancer.url
@@ -101,7 +103,13 @@ def declare(context: Context) -> dict[str, Any]:
             f"{context.stack}-host",
             context,
             InferenceHostArgs(
-                settings, network.vpc_id, network.private_subnets[0], callers, identity.profile.name, script
+                settings,
+                network.vpc_id,
+                network.private_subnets[0],
+                callers,
+                identity.profile.name,
+                script,
+                [network, identity],
             ),
         )
         dimensions = {"InstanceId": host.instance.id}
@@ -139,7 +147,7 @@ def _identity(
             read_prefixes=[artifact_prefix(settings), bundle_prefix(settings, context.stack)],
             write_prefixes=[output_prefix(context.stack)],
             repositories=[repository] if repository else [],
-            log_stream_prefix=context.stack,
+            log_streams=[shared.log_streams(context.stack)],
             extra=extra,
         ),
     )

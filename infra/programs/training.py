@@ -43,7 +43,7 @@ def declare(context: Context) -> dict[str, Any]:
             read_prefixes=[artifact_prefix(settings), bundle_prefix(settings, context.stack), settings.dataset],
             write_prefixes=[output_prefix(context.stack)],
             repositories=[repository],
-            log_stream_prefix=context.stack,
+            log_streams=[shared.log_streams(context.stack)],
         ),
     )
     stop = context.expires_at - STOP_BEFORE_EXPIRY
@@ -82,7 +82,13 @@ def declare(context: Context) -> dict[str, Any]:
         f"{context.stack}-node",
         context,
         TrainingNodesArgs(
-            settings, network.vpc_id, network.private_subnets[0], identity.profile.name, identity.profile.arn, scripts
+            settings,
+            network.vpc_id,
+            network.private_subnets[0],
+            identity.profile.name,
+            identity.profile.arn,
+            scripts,
+            [network, identity],
         ),
     )
     notice = Notice(

@@ -134,6 +134,25 @@ def test_one_host_stands_behind_a_name_and_follows_office_hours() -> None:
     assert calls == {"startInstances", "stopInstances"}
 
 
+@pytest.mark.parametrize("name", ["inference-dev", "inference-prod", "training"])
+def test_machines_start_after_their_way_out_and_their_permissions(name: str) -> None:
+    """User data runs once: a host that boots before its NAT route or its policy would never be ready."""
+    plan = committed(name)
+    starters = [*plan.of_type(INSTANCE), *plan.of_type("aws:autoscaling/group:Group")]
+    for machine in starters:
+        after = {urn.rsplit("::", 1)[-1] for urn in machine.options["depends_on"]}
+        assert {f"{name}-network-private-default", f"{name}-network-s3", f"{name}-identity-policy"} <= after
+
+
+def test_an_endpoint_writes_the_log_group_that_sagemaker_names() -> None:
+    plan = committed("endpoint-prod")
+    policy = json.loads(next(r for r in plan.resources if r.name == "endpoint-prod-identity-policy").inputs["policy"])
+    logs = next(s for s in policy["Statement"] if s["Sid"] == "Logs")
+    group = "/aws/sagemaker/Endpoints/berth-endpoint-prod"
+    assert logs["Resource"] == [f"arn:aws:logs:us-east-1:111122223333:log-group:{group}:log-stream:*"]
+    assert group in {r.inputs["name"] for r in plan.of_type("aws:cloudwatch/logGroup:LogGroup")}
+
+
 def test_several_hosts_scale_behind_a_load_balancer_that_checks_them() -> None:
     plan = committed("inference-prod")
     group = one(plan, "aws:autoscaling/group:Group")
