@@ -1,6 +1,6 @@
 """`make oracle`: plays training steps of many models without allocating them and writes what they keep and need.
 
-    python scripts/oracle.py            the whole sweep (half an hour on one core), into sizing/memory/training/data/oracle.csv
+    python scripts/oracle.py            the whole sweep (half an hour on one core), into oracle.csv beside the estimates
     python scripts/oracle.py --check    no run: the committed rows against today's estimates, term by term
 
 Two oracles, `oracle_runs.saved` and `oracle_runs.peak`; each row says which, with the versions it was made with.
@@ -12,7 +12,6 @@ import argparse
 import csv
 import datetime as dt
 import itertools
-import os
 import statistics
 import sys
 from collections.abc import Iterator
@@ -164,11 +163,14 @@ def run(path: Path) -> None:
             result = saved(case) if oracle == "saved" else peak(case)
             measured = result.saved or result.total
             error = estimated(oracle, case) / measured - 1
-            print(f"{oracle:5} {_words(case):90} {measured / MIB:12,.1f} MiB {error:+7.2%} {result.seconds:6.1f} s", flush=True)
+            print(
+                f"{oracle:5} {_words(case):90} {measured / MIB:12,.1f} MiB {error:+7.2%} {result.seconds:6.1f} s",
+                flush=True,
+            )
             row = {"oracle": oracle, **asdict(case), **asdict(result), **made, "as_of": dt.date.today().isoformat()}
             row["seconds"] = round(result.seconds, 2)
             writer.writerow(row)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def check(path: Path) -> int:
@@ -190,12 +192,15 @@ def _words(case: Case) -> str:
     layers = f", {case.layers} layers" if case.layers else ""
     lengths = f"{case.input_tokens}/{case.output_tokens}" if case.output_tokens else f"{case.input_tokens}"
     extra = ", checkpointing" if case.checkpointing else ""
-    return f"{case.model}{layers} {case.method} {case.precision} {case.attention} ({case.kernels}) {case.batch} x {lengths}{extra}"
+    how = f"{case.method} {case.precision} {case.attention} ({case.kernels})"
+    return f"{case.model}{layers} {how} {case.batch} x {lengths}{extra}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare the committed rows with the estimates; run nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the committed rows with the estimates; run nothing"
+    )
     parser.add_argument("--output", type=Path, default=DATA, help="where the rows go")
     given = parser.parse_args()
     if given.check:

@@ -61,7 +61,7 @@ _LAYER_KEYS = (
 
 
 def config_of(case: Case) -> dict[str, Any]:
-    """The model's `config.json` as the case wants it: as many layers as asked for, T5 tied as transformers 5 ties it."""
+    """The model's `config.json` as the case wants it: with as many layers, and T5 tied as transformers 5 ties it."""
     from sizing.models.catalogue import load_catalogue
 
     config = dict(load_catalogue().configs[case.model])
@@ -298,7 +298,7 @@ def _pretended_cuda() -> Iterator[None]:
 def _cuda_kernels() -> Iterator[None]:
     """Dropout and scaled_dot_product_attention as CUDA runs them."""
     import torch
-    import torch.nn.functional as functional
+    from torch.nn import functional
 
     def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:  # noqa: ARG001
         return torch.native_dropout(x, p, training)[0] if training and p > 0 else x

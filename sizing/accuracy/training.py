@@ -1,4 +1,4 @@
-"""Estimates beside published measurements, for fine-tuning; beside them DeepSpeed's own estimators and 16 bytes a parameter."""
+"""Estimates beside published measurements, for fine-tuning, with DeepSpeed's estimators and 16 bytes a parameter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from sizing.accuracy.points import DATA, OutOfScope, Point, PointResult, number, points
 from sizing.accuracy.training_cases import Case, case_of
 from sizing.memory.loading import usable_ram_bytes
-from sizing.memory.terms import MemoryEstimate
+from sizing.memory.terms import MemoryEstimate, Metric
 from sizing.memory.training.activations import dialect_for, recipe_for
 from sizing.memory.training.estimate import estimate_training, needed_bytes
 from sizing.memory.training.host import running_breakdown
@@ -77,8 +77,8 @@ def predicted(estimate: MemoryEstimate, case: Case) -> float:
     if case.metric == "process":
         running = running_breakdown(case.model, case.setup)
         return float(sum(t.bytes for t in running.terms if t.name not in MACHINE_TERMS))
-    assert case.metric not in ("fits", "layer", "process")
-    return float(estimate.device.total(case.metric)) * case.devices  # type: ignore[arg-type]
+    metric: Metric = "reserved" if case.metric == "reserved" else "driver" if case.metric == "driver" else "allocated"
+    return float(estimate.device.total(metric)) * case.devices
 
 
 def _host_fits(estimate: MemoryEstimate, case: Case) -> bool:

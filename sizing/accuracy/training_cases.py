@@ -110,9 +110,7 @@ def case_of(point: Point) -> Case | str:
     case = reader(replace(point, unit="fit", measured_value="fits"), model)
     if isinstance(case, str) or not capacity_of(point):
         return "a speed, which `sizing.throughput` answers"
-    return replace(
-        case, metric="fits", capacity_bytes=capacity_of(point), fits=True, note="it ran, so it fitted"
-    )
+    return replace(case, metric="fits", capacity_bytes=capacity_of(point), fits=True, note="it ran, so it fitted")
 
 
 def model_of(point: Point) -> ModelFacts | None:
@@ -147,7 +145,7 @@ def _sized(point: Point) -> dict[str, Any] | str:
 
 
 def _offloads(point: Point) -> bool:
-    """Whether the row's method says that something is offloaded (and not `offload=no`, `no offload`, `offload=none`)."""
+    """Whether the row's method says that something is offloaded (not `offload=no`, `no offload`, `offload=none`)."""
     return "offload" in point.method and not re.search(r"offload=no|no offload", point.method)
 
 
@@ -238,8 +236,11 @@ def _qwen(point: Point, model: ModelFacts) -> Case | str:
             **common, method="qlora", base_dtype="gptq-int4", precision="fp16", zero_stage=2, reduce_bucket=2 * 10**8
         )
     else:
-        several = {"zero_stage": 2, "reduce_bucket": 2 * 10**8, "gpus_per_node": 2} if "multinode" in method else {}
-        several = {"zero_stage": 3} if "ero3" in method else several
+        several: dict[str, Any] = {}
+        if "multinode" in method:
+            several = {"zero_stage": 2, "reduce_bucket": 2 * 10**8, "gpus_per_node": 2}
+        elif "ero3" in method:
+            several = {"zero_stage": 3}
         setup = TrainingSetup(**common, method="lora", precision="bf16", train_embeddings="emb" in method, **several)
     return Case(model, setup, "driver", GB, devices=point.gpu_count if "total" in point.unit else 1)
 
@@ -284,7 +285,7 @@ def _metamath(point: Point, model: ModelFacts) -> Case | str:
 
 
 TWITTER_TOKENS, TWITTER_TARGET, TWITTER_BATCH = 64, 2, 8
-"""`examples/conditional_generation` and `causal_language_modeling` of PEFT 0.2: max_length 64, batch 8, class labels."""
+"""PEFT 0.2, `examples/conditional_generation`, `causal_language_modeling`: max_length 64, batch 8, class labels."""
 
 
 def _peft_readme(point: Point, model: ModelFacts) -> Case | str:
@@ -436,7 +437,11 @@ def _philschmid_t5(point: Point, model: ModelFacts) -> Case | str:
     )
     if point.unit == "fit":
         case = _about_fitting(point, model, setup)
-        return replace(case, host_bytes=_AWS_HOSTS.get((point.gpu_count, point.gpu_type), 0.0)) if isinstance(case, Case) else case
+        return (
+            replace(case, host_bytes=_AWS_HOSTS.get((point.gpu_count, point.gpu_type), 0.0))
+            if isinstance(case, Case)
+            else case
+        )
     return Case(model, setup, "driver", GB)
 
 
@@ -545,7 +550,7 @@ def _ablation(point: Point, common: dict[str, Any]) -> TrainingSetup:
     )
 
 
-def _torchtune_tutorials(point: Point, model: ModelFacts) -> Case | str:
+def _torchtune_tutorials(_point: Point, _model: ModelFacts) -> Case | str:
     return "batches of unknown lengths (alpaca, unpacked)"
 
 
@@ -651,9 +656,14 @@ def _by_its_words(point: Point, model: ModelFacts) -> Case | str:
         sharding="fsdp" if fsdp else "zero",
         zero_stage=3 if fsdp else int(stage.group(1)) if stage and stage.group(1) in "0123" else 0,
         offload="all" if _offloads(point) and (fsdp or (stage and stage.group(1) == "3")) else "none",
-        checkpointing=bool(re.search(r"checkpoint|ckpt(?!=no)", words)) and not re.search(r"no (activation )?(checkpoint|ckpt)", words),
+        checkpointing=bool(re.search(r"checkpoint|ckpt(?!=no)", words))
+        and not re.search(r"no (activation )?(checkpoint|ckpt)", words),
         attention="flash" if "flash" in words or " fa" in words else "sdpa",
-        optimizer="adafactor" if "adafactor" in words else "adamw8bit" if "8-bit" in words or "8bit" in words else "adamw",
+        optimizer="adafactor"
+        if "adafactor" in words
+        else "adamw8bit"
+        if "8-bit" in words or "8bit" in words
+        else "adamw",
         framework="litgpt" if "litgpt" in words else "torchtune" if "torchtune" in words else "transformers",
         **base,
     )
@@ -673,7 +683,10 @@ _READERS: tuple[tuple[str, Reader], ...] = (
     (r"huggingface/blog@\w+:(pytorch-fsdp|accelerate-deepspeed)", _most_that_fits),
     (r"philschmid/deep-learning-pytorch-huggingface(@\w+:training/deepseed-flan-t5| issue)", _philschmid_t5),
     (r"philschmid/deep-learning-pytorch-huggingface@\w+:training/fsdp-qlora", _philschmid_llama),
-    (r"philschmid/deep-learning-pytorch-huggingface@\w+:training/(instruction-tune-llama|deepseed-falcon)", _philschmid_qlora),
+    (
+        r"philschmid/deep-learning-pytorch-huggingface@\w+:training/(instruction-tune-llama|deepseed-falcon)",
+        _philschmid_qlora,
+    ),
     (r"pytorch/torchtune@\w+:README", _torchtune),
     (r"pytorch/torchtune@\w+:docs", _torchtune_tutorials),
     (r"pytorch/torchtitan", _titan),

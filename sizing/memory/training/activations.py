@@ -1,4 +1,4 @@
-"""From a setup to how its layers run: `Recipe` (widths, adapters, kernels) and `Dialect` (how the layers are written)."""
+"""From a setup to how its layers run: `Recipe` (widths, adapters, kernels) and `Dialect` (how they are written)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sizing.memory.training.states import adapter_width
 from sizing.memory.training.trained import lora_targets
 from sizing.memory.training.weights import base_dtype, kept_width, mixed, weight_width
 from sizing.models.facts import ModelFacts
-
 
 LITGPT_FUSED = "attn"
 """litgpt's one projection for query, key and value."""

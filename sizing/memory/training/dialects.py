@@ -10,7 +10,7 @@ from typing import Literal
 from sizing.models.facts import ModelFacts, Stack
 
 Block = Literal["pre", "post", "parallel", "sandwich"]
-Norm = Literal["layernorm", "rms", "t5", "gemma", "fused-rms"]
+Norm = Literal["layernorm", "rms", "t5", "gemma"]
 Softmax = Literal["same", "upcast", "float"]
 
 
@@ -77,7 +77,7 @@ class Dialect:
     repeats_kv: bool = False
     """sdpa and flash see keys and values expanded to all heads."""
     copies_output: bool = False
-    """A fused kernel's output is copied: rotating a part of each head leaves queries, and so the output, head by head."""
+    """A fused kernel's output is copied: rotating a part of each head leaves queries, and the output, head by head."""
 
 
 _LLAMA = Dialect(norm="rms", gate="gate_proj")

@@ -245,7 +245,8 @@ def _notes(model: ModelFacts, setup: TrainingSetup, instants: list[Instant], per
     dialect = dialect_for(model, setup)
     if setup.attention not in dialect.attentions:
         notes.append(
-            f"{model.model_type} has no {setup.attention} attention in transformers; {dialect.attentions[-1]} is assumed"
+            f"{model.model_type} has no {setup.attention} attention in transformers; "
+            f"{dialect.attentions[-1]} is assumed"
         )
     return tuple(notes)
 

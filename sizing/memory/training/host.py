@@ -18,7 +18,7 @@ _MACHINE = ("process", "operating system and container", "page cache headroom")
 
 
 def host_breakdown(model: ModelFacts, setup: TrainingSetup) -> Breakdown:
-    """Terms of one node, in bytes, at the worse of two moments: while every rank loads the model, or while it trains."""
+    """Terms of one node, in bytes, at the worse of two moments: while its ranks load the model, or while they train."""
     first = loading_breakdown(model, setup)
     second = _running(model, setup, first)
     if first.total_bytes >= second.total_bytes:
@@ -112,5 +112,10 @@ def _offloaded(model: ModelFacts, setup: TrainingSetup, ranks: int) -> list[Term
         add("gradient buffer", largest_matrix(model) * width, "the largest matrix")
     if setup.offload == "all":
         base = sum(p.size for p in base_parts(model, setup))
-        add("weights", base / n, "parameters of the ranks", pieces=groups if setup.method == "full" else base / n / SUB_GROUP)
+        add(
+            "weights",
+            base / n,
+            "parameters of the ranks",
+            pieces=groups if setup.method == "full" else base / n / SUB_GROUP,
+        )
     return terms

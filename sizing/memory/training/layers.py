@@ -26,7 +26,7 @@ def layer_footprint(
     """Bytes that one layer of `stack` keeps and needs for `batch` sequences of `tokens`.
 
     `source`: tokens of the encoder's output (cross-attention), 0 for none. `input_grad`: a gradient flows into the
-    layer (not in the first layer of a model whose embeddings are frozen). The layer's input is counted where it is saved.
+    layer (not in the first layer of a model whose embeddings are frozen). The layer's input counts where it is saved.
     """
     ops = Ops(recipe)
     program = Layer(ops, stack, dialect, batch, tokens, source, moe=moe)
@@ -130,7 +130,7 @@ class Layer:
         return ops.linear(out_name, out, self.hidden, self.width)
 
     def bias(self, keys: int, *, cross: bool) -> int:
-        """Elements of the position bias that a layer of T5 makes its own: merged with the causal or the padding mask."""
+        """Elements of the position bias that a layer of T5 makes its own: merged with a causal or a padding mask."""
         if not self.dialect.learned_bias:
             return 0
         own = self.heads * self.tokens * keys

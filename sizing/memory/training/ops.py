@@ -1,4 +1,4 @@
-"""The building blocks of a layer under a `Recipe`: linear layers with adapters and quantized weights, norms, attention."""
+"""The building blocks of a layer under a `Recipe`: linear layers, adapters, quantized weights, norms, attention."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Ops(Tape):
 
     def norm(self, kind: str, x: Var, size: int) -> Var:
         """Normalization of rows of `size`, by its implementation: `layernorm` (torch's kernel), `rms` (LLaMA: in fp32,
-        then back), `t5` (the product itself widens), `gemma` (fp32 with 1 + weight), `fused-rms`."""
+        then back), `t5` (the product itself widens), `gemma` (fp32 with 1 + weight)."""
         r = self.recipe
         trained = r.norms_trained
         rows = x.elements // size
@@ -94,7 +94,8 @@ class Ops(Tape):
             out = self.var(x.elements, x.width, grad=x.grad or trained)
             statistics = Store(2 * rows * STATISTIC_BYTES, self.tag)
             return self.record((x,), out, (x.store, statistics), weight_grad=2 * size * r.kept if trained else 0)
-        if r.fused_norm or r.compiled or kind == "fused-rms":
+        if r.compiled:
+            # One kernel that keeps its input and a statistic a row.
             out = self.var(x.elements, x.width, grad=x.grad or trained)
             statistics = Store(rows * STATISTIC_BYTES, self.tag)
             return self.record((x,), out, (x.store, statistics), weight_grad=size * r.kept if trained else 0)
@@ -130,8 +131,6 @@ class Ops(Tape):
 
     def rotate(self, x: Var) -> Var:
         """Rotary positions: `x·cos + rotate_half(x)·sin`; cos and sin are shared by all layers and not counted here."""
-        if self.recipe.float_rotary:
-            return self.cast(self.add(self.plain(self.cast(x, 4)), self.plain(self.copy(self.cast(x, 4)))), x.width)
         return self.add(self.plain(x), self.plain(self.copy(x)))
 
     def attention(
@@ -153,8 +152,8 @@ class Ops(Tape):
         """The attention core: [batch, heads, queries, keys] scores, unless a fused kernel keeps them to itself.
 
         eager: the operations as written. sdpa, flash: torch's fused kernels save query, key, value, output, the
-        log-sum-exp of each row and a random state (`derivatives.yaml`, `_scaled_dot_product_flash_attention`); a learned
-        position bias is a mask of `bias` elements that sdpa keeps in every layer (0: none, or shared by all layers).
+        log-sum-exp of each row and a random state (`derivatives.yaml`, `_scaled_dot_product_flash_attention`). A
+        learned position bias is a mask of `bias` elements that sdpa keeps in every layer (0: none, or one for all).
         """
         r = self.recipe
         kernel = r.kernel if r.kernel in dialect.attentions else dialect.attentions[-1]

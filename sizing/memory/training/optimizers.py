@@ -4,6 +4,7 @@ sharding divides them where ZeRO or FSDP splits the states."""
 from __future__ import annotations
 
 import math
+
 from sizing.memory.training.setup import Kernel, Optimizer
 from sizing.memory.training.trained import Shapes
 

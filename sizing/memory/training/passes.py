@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -17,7 +17,7 @@ Part = Literal["encoder", "decoder"]
 TOKEN_ID_BYTES = 8
 """int64."""
 FUSED_PIECES = 16
-"""Liger's fused linear cross-entropy cuts the tokens so that a piece's logits are about as large as the hidden states."""
+"""Liger's fused linear cross-entropy cuts the tokens so that a piece's logits are about as large as its input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,6 @@ class Moment:
     fresh: int = 0
     """Of `grads`, those of the segment that is running."""
 
-    def total(self, grad_share: float = 1.0) -> float:
-        return sum(self.kept.values()) + self.working + self.casts + self.grads * grad_share
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -66,7 +63,6 @@ class Step:
     constant: int = 0
     """Alive from the first layer to the last backward: position biases, masks, rotation tables."""
     casts: int = 0
-    moments: tuple[Moment, ...] = field(default=())
 
     @property
     def grads(self) -> int:
@@ -109,10 +105,20 @@ def step_of(
         run = _Run(stack, d, recipe, batch, length, source, part)
         # A tied matrix has its gradient from the head already, and the decoder's embedding is the encoder's.
         new_gradient = head_trained and not model.tied_embeddings and (part == "encoder" or not both)
-        segments.append(run.embeddings(model.vocab_size, trained=head_trained, new_gradient=new_gradient))
+        segments.append(
+            run.embeddings(
+                model.vocab_size,
+                trained=head_trained,
+                new_gradient=new_gradient,
+                # Checkpointing over frozen embeddings asks for a gradient of their output (enable_input_require_grads).
+                carries_gradient=head_trained or checkpointing,
+            )
+        )
         segments.extend(run.layers(checkpointing, frozen_input=frozen_input, elsewhere=inputs_elsewhere))
         segments.append(run.output(feeds_decoder=both and part == "encoder"))
         constant += run.constants()
+        if both and part == "encoder" and not recipe.full:
+            constant += run.hidden * recipe.stream  # the encoder's output, which nothing saves but all layers read
     if model.generates:
         head = head_footprint(
             model.main.hidden_size,
@@ -152,12 +158,12 @@ class _Run:
         """Elements of the hidden states."""
         return self.batch * self.tokens * self.stack.hidden_size
 
-    def embeddings(self, vocab: int, *, trained: bool, new_gradient: bool) -> Segment:
+    def embeddings(self, vocab: int, *, trained: bool, new_gradient: bool, carries_gradient: bool) -> Segment:
         """Token (and position) embeddings. The gradient of an embedding is a dense matrix of the whole vocabulary; a
         second use of a tied matrix makes another one before the two are summed."""
         ops = Ops(self.recipe)
         ids = Store(self.batch * self.tokens * TOKEN_ID_BYTES, "activations")
-        x = ops.record((), ops.var(self.hidden, self.recipe.stream, grad=trained), (ids,))
+        x = ops.record((), ops.var(self.hidden, self.recipe.stream, grad=carries_gradient), (ids,) if trained else ())
         if self.dialect.embedding_norm:
             x = ops.norm("layernorm", x, self.stack.hidden_size)
         if self.dialect.embedding_dropout:
@@ -268,7 +274,9 @@ def head_footprint(
     vocab = -(-vocab // recipe.shard)
     if fused:
         # One kernel works through the logits in pieces and keeps the gradient of its input instead.
-        return ops.measure((x,), ops.linear("lm_head", x, max(1, vocab // FUSED_PIECES), hidden, trained=trained), counted=(x,))
+        return ops.measure(
+            (x,), ops.linear("lm_head", x, max(1, vocab // FUSED_PIECES), hidden, trained=trained), counted=(x,)
+        )
     piece = ops.view(x, -(-x.elements // chunks)) if chunks > 1 else x
     logits = ops.linear("lm_head", piece, vocab, hidden, trained=trained)
     if dialect.logits_bias:

@@ -44,11 +44,6 @@ class Recipe:
     """bitsandbytes before 0.43 kept the input of every 4-bit product."""
     padded: bool = False
     """Sequences are padded, so attention gets a mask for each."""
-    fused_norm: bool = False
-    """A norm kernel that saves its input and one statistic a row, instead of torch's operations."""
-    inplace_residual: bool = False
-    float_rotary: bool = False
-    """The rotation is computed in fp32 (litgpt before 2024, Qwen's own code)."""
     compiled: bool = False
     """torch.compile's partitioner recomputes pointwise operations in the backward pass."""
     shard: int = 1

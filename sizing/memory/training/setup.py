@@ -48,7 +48,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 @dataclass(frozen=True, slots=True)
 class TrainingSetup:
     """A fine-tuning run. `micro_batch` is per GPU; `gpus` counts all GPUs of all nodes; data-parallel over
-    `gpus / tensor_parallel`. `output_tokens` is the target length of an encoder-decoder (0 for a decoder-only model)."""
+    `gpus / tensor_parallel`. `output_tokens` is an encoder-decoder's target length (0 for a decoder-only model)."""
 
     method: Method = "full"
     precision: Precision = "bf16"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from sizing.memory.training.setup import TrainingSetup
 from sizing.models.facts import ModelFacts
-from sizing.units import MIB
 
 REDUCE_BUCKET = 5 * 10**8
 PREFETCH_BUCKET = 5 * 10**7
@@ -21,7 +20,6 @@ MAX_LIVE = 10**9
 REUSE_DISTANCE = 10**9
 SUB_GROUP = 10**9
 """DeepSpeed's defaults, in elements (`runtime/zero/config.py`)."""
-DDP_FIRST_BUCKET, DDP_BUCKET = MIB, 25 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from sizing.units import count
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """`terms` stay from step to step. `gathered` stand during forward and backward pass, `in_backward` during the latter.
+    """`terms` stay from step to step, `gathered` stand during forward and backward pass, `in_backward` in the latter.
 
     `gradients`: bytes of all gradients when the backward pass is done; `gradient_share`: what part of the gradients the
     backward pass makes stays on this GPU; `fresh_limit`: bytes of new gradients that can wait to be reduced.
@@ -240,13 +240,13 @@ def _fsdp(model: ModelFacts, setup: TrainingSetup) -> States:
     stored = 4 if mixed(setup) and full else trained.width
     if full:
         shown = "master weights" if stored == 4 and mixed(setup) else "weights"
-        terms = [term(shown, 0 if off else trained.numel * stored / n, f"{trained.label} × {stored} bytes{split}{place}")]
+        terms = [
+            term(shown, 0 if off else trained.numel * stored / n, f"{trained.label} × {stored} bytes{split}{place}")
+        ]
     else:
         terms = _weights(model, setup, n, on_host=off)
     states = trained.states(setup, stored) / n
-    terms.append(
-        term("optimizer states", 0 if off else states, f"{setup.optimizer}, {trained.label}{split}{place}")
-    )
+    terms.append(term("optimizer states", 0 if off else states, f"{setup.optimizer}, {trained.label}{split}{place}"))
     each = _gather_bytes(model, setup)
     layer, outside = layer_elements(model), outside_elements(model)
     outside_each = 4.0 if setup.precision == "fp32" else 2.0

@@ -43,7 +43,7 @@ class Var:
 
 
 class Node:
-    """An operation: `saved` for its backward; `weight_grad` bytes that its backward leaves; `work` bytes while it runs."""
+    """An operation: stores `saved` for its backward, bytes of `weight_grad` that this leaves, bytes of work of each."""
 
     __slots__ = ("backward_work", "forward_work", "inputs", "out", "parts", "passes", "saved", "weight_grad")
 
@@ -215,7 +215,7 @@ class Tape:
     def measure(
         self, inputs: Sequence[Var], output: Var, *, counted: Sequence[Var] = (), held: Sequence[Var] = ()
     ) -> Footprint:
-        """The `Footprint` of the operations between `inputs` and `output`, whose gradient is given to the backward pass.
+        """The `Footprint` of the operations between `inputs` and `output`, whose gradient the backward pass is given.
 
         `inputs` are not counted (their owner counts them) unless they are in `counted` and saved; `held` are kept by a
         variable of the program until the forward pass ends.

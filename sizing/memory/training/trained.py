@@ -153,7 +153,9 @@ def trained_groups(model: ModelFacts, setup: TrainingSetup, *, base: int, adapte
         copied.extend((t.shape, t.count, False) for t in model.tensors if t.kind == "norm")
     if setup.train_embeddings:
         copied.extend(
-            (t.shape, t.count, t.kind == "embedding") for t in model.tensors if is_head_or_embedding(t) and not t.tied_to
+            (t.shape, t.count, t.kind == "embedding")
+            for t in model.tensors
+            if is_head_or_embedding(t) and not t.tied_to
         )
     groups = (Group(tuple(added), adapter), Group(tuple(copied), base))
     return tuple(g for g in groups if g.shapes)
