@@ -81,8 +81,9 @@ def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstima
     _check(model, setup)
     weights = weight_terms(model, dtype, habits, setup.tensor_parallel)
     permanent = float(sum(t.bytes for t in weights))
-    phases, cache = _phases(model, setup, dtype, habits)
+    phases, cache, grown = _phases(model, setup, dtype, habits)
     peak = max(phases, key=lambda phase: phase.peak)
+    held = [(phase.peak, phase.temporary) for phase in phases]
     terms = [*weights, *_cache_terms(cache, peak)]
     terms.extend(_temporary_terms(model, setup, dtype, peak))
     terms.append(workspace_term())
@@ -92,11 +93,11 @@ def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstima
     if tables:
         terms.append(term("rotary tables", tables, "cosine and sine of the context window in every layer"))
     if habits.fuses_qkv:
-        terms.append(_load_peak(model, dtype, peak.peak, setup.tensor_parallel))
+        loading = _fused_copies(model, dtype, setup.tensor_parallel)
+        terms.append(_load_peak(loading, peak.peak))
+        held.append((loading, 0.0))
     rounding = weight_rounding(model, dtype.weight_bytes, setup.tensor_parallel)
-    grown = cache.self_attention if habits.cache != "static" and setup.output_tokens > 1 else 0.0
-    grown *= setup.output_tokens / (setup.output_tokens + setup.input_tokens) if model.encoder is None else 1.0
-    terms.append(slack_term(rounding, grown, peak.temporary, permanent))
+    terms.append(slack_term(rounding, grown, held, permanent))
     terms.extend(context_terms(setup.tensor_parallel))
     return MemoryEstimate(
         device=Breakdown(tuple(terms), _notes(model, setup, dtype, weights)),
@@ -184,8 +185,11 @@ def _pass(
     )
 
 
-def _phases(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine) -> tuple[list[Phase], CacheSize]:
-    """The moments of a request that can be its peak (prefill, decode), and the cache at its end."""
+def _phases(
+    model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engine
+) -> tuple[list[Phase], CacheSize, float]:
+    """The moments of a request that can be its peak (prefill, decode), the cache at its end, and how many bytes of that
+    grew by concatenation."""
     e = dtype.compute_bytes
     b, tp = setup.batch, setup.tensor_parallel
     cache_bytes = dtype_called(setup.kv_dtype).weight_bytes if setup.kv_dtype else e
@@ -210,7 +214,7 @@ def _phases(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engi
         phases.append(Phase("the encoder's pass", stack_peak(encoder, p, causal=False), 0.0, 0.0, 0.0, 0.0))
         encoded = b * setup.input_tokens * encoder.hidden_size * e
     if decoder is None:
-        return phases, cache_at(0)
+        return phases, cache_at(0), 0.0
 
     prompt = 1 if encoder is not None else setup.input_tokens
     whole = prompt + setup.output_tokens
@@ -238,7 +242,9 @@ def _phases(model: ModelFacts, setup: InferenceSetup, dtype: DType, habits: Engi
         else:
             copy = standing.self_attention
         phases.append(Phase(name, layers, hidden, logits_bytes(rows, vocab, e), standing.total, copy))
-    return phases, cache
+    if habits.cache == "static" or setup.output_tokens <= 1:
+        return phases, cache, 0.0
+    return phases, cache, cache_at(whole if encoder is not None else setup.output_tokens).self_attention
 
 
 def _temporary_terms(model: ModelFacts, setup: InferenceSetup, dtype: DType, peak: Phase) -> list[Term]:
@@ -292,15 +298,17 @@ def _exllama_buffers(model: ModelFacts, dtype: DType, habits: Engine, tensor_par
     )
 
 
-def _load_peak(model: ModelFacts, dtype: DType, running: float, tensor_parallel: int) -> Term:
-    """What the concatenated query, key and value matrices add at the end of loading over the peak of running."""
+def _fused_copies(model: ModelFacts, dtype: DType, tensor_parallel: int) -> float:
+    """Bytes of the concatenated query, key and value matrices that stand beside the originals when loading ends."""
     names = (".q_proj.", ".k_proj.", ".v_proj.")
-    doubled = (
-        sum(t.numel for t in model.tensors if any(n in t.name for n in names)) * dtype.weight_bytes / tensor_parallel
-    )
+    return sum(t.numel for t in model.tensors if any(n in t.name for n in names)) * dtype.weight_bytes / tensor_parallel
+
+
+def _load_peak(loading: float, running: float) -> Term:
+    """What those copies add over the peak of running."""
     return term(
         "fused query-key-value copies",
-        max(0.0, doubled - running),
+        max(0.0, loading - running),
         "concatenated matrices beside the originals when loading ends, over the peak of running",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from sizing.memory.terms import Term, term
 from sizing.models.facts import ModelFacts
@@ -89,18 +90,26 @@ def weight_rounding(model: ModelFacts, bytes_per_element: float, tensor_parallel
     return lost
 
 
-def slack_term(rounding: float, grown: float, temporary: float, permanent: float) -> Term:
+def slack_term(rounding: float, grown: float, phases: Sequence[tuple[float, float]], permanent: float) -> Term:
     """Memory that the caching allocator holds and no tensor uses (`reserved` less `allocated`), in bytes.
 
     `rounding` of the weights is certain. A cache that grew by concatenation (`grown` bytes) leaves holes too small for
     the next, longer tensor: up to as much again (Qwen-7B's length sweep: up to 0.5 of the cache), though the allocator
     gives them back before it reports that memory ran out. Temporary tensors leave part of their peak in pieces.
+
+    `phases`: peak and temporary bytes of each phase of a request. The allocator gives nothing back between them, so
+    what it holds in the end is the most that any phase made it hold, less the peak of all that is counted elsewhere.
     """
+    highest = max(peak for peak, _ in phases)
+
+    def held(share: float) -> float:
+        return max(peak + share * temporary for peak, temporary in phases) - highest
+
     return term(
         "allocator slack",
-        rounding + 0.1 * grown + 0.1 * temporary + PARTLY_USED,
+        rounding + 0.1 * grown + held(0.1) + PARTLY_USED,
         "rounding to 2 MiB + a tenth of what grew by concatenation and of temporary tensors + 256 MiB partly used",
         low=rounding,
-        high=rounding + grown + 0.35 * temporary + 0.01 * permanent + 2 * PARTLY_USED,
+        high=rounding + grown + held(0.35) + 0.01 * permanent + 2 * PARTLY_USED,
         metric="reserved",
     )

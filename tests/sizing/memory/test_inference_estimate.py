@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -38,6 +40,12 @@ def device(model: ModelFacts, setup: InferenceSetup, metric: str = "driver") -> 
     return estimate_inference(model, setup).device.total(metric)  # type: ignore[arg-type]
 
 
+def totals(model: ModelFacts, setup: InferenceSetup) -> list[int]:
+    """Every total that a reader may compare: by metric, and at both ends of the range."""
+    found = estimate_inference(model, setup).device
+    return [found.total(metric, bound) for metric in METRICS for bound in ("low", "bytes", "high")]
+
+
 @MANY
 @given(ANY_MODEL, ANY_SETUP)
 def test_every_term_is_a_finite_ordered_figure(model: ModelFacts, setup: InferenceSetup) -> None:
@@ -56,10 +64,71 @@ def test_every_term_is_a_finite_ordered_figure(model: ModelFacts, setup: Inferen
 def test_memory_never_falls_when_more_is_asked(
     model: ModelFacts, setup: InferenceSetup, more_batch: int, more_input: int, more_output: int
 ) -> None:
-    base = device(model, setup)
-    assert device(model, replace(setup, batch=setup.batch + more_batch)) >= base
-    assert device(model, replace(setup, input_tokens=setup.input_tokens + more_input)) >= base * 0.999
-    assert device(model, replace(setup, output_tokens=setup.output_tokens + more_output)) >= base * 0.999
+    base = totals(model, setup)
+    for more in (
+        replace(setup, batch=setup.batch + more_batch),
+        replace(setup, input_tokens=setup.input_tokens + more_input),
+        replace(setup, output_tokens=setup.output_tokens + more_output),
+    ):
+        assert all(after >= before for before, after in zip(base, totals(model, more), strict=True)), more
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        # The prompt's pass makes the peak at first, the cache later: what the first left in the allocator stays.
+        ("EleutherAI/pythia-12b", {"input_tokens": 8924, "output_tokens": 1363}, {"output_tokens": 1499}),
+        # A window that is full: a longer prompt takes none of the room that the answer's tokens grow into.
+        ("microsoft/Phi-3-medium-4k-instruct", {"input_tokens": 75, "output_tokens": 2848}, {"input_tokens": 106}),
+    ],
+)
+def test_memory_does_not_fall_where_another_phase_becomes_the_largest(
+    name: str, before: dict[str, int], after: dict[str, int]
+) -> None:
+    setup = InferenceSetup(dtype="fp8", batch=39, **before)  # type: ignore[arg-type]
+    model = load_catalogue()[name]
+    assert device(model, replace(setup, **after)) >= device(model, setup)  # type: ignore[arg-type]
+
+
+@MANY
+@given(ANY_MODEL, ANY_SETUP)
+def test_fewer_bits_never_take_more(model: ModelFacts, setup: InferenceSetup) -> None:
+    """Of transformers as it is today; GPT-J of 4.3x held fp32 copies beside fp16 scores."""
+    held = [totals(model, replace(setup, dtype=dtype, engine="transformers")) for dtype in ("int8", "fp16", "fp32")]
+    for fewer, more in pairwise(held):
+        assert all(a <= b for a, b in zip(fewer, more, strict=True))
+
+
+SHAPES = st.sampled_from(
+    [
+        {
+            "model_type": "llama", "hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8,
+            "num_key_value_heads": 2, "intermediate_size": 1024, "vocab_size": 8000,
+        },
+        {
+            "model_type": "t5", "d_model": 512, "num_layers": 4, "num_decoder_layers": 4, "num_heads": 8, "d_kv": 64,
+            "d_ff": 1024, "vocab_size": 8000, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
+        },
+        {
+            "model_type": "bert", "hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8,
+            "intermediate_size": 1024, "vocab_size": 8000, "max_position_embeddings": 16_384,
+        },
+    ]
+)  # fmt: skip
+
+
+@MANY
+@given(SHAPES, ANY_SETUP, st.integers(2, 5), st.data())
+def test_memory_never_falls_when_parameters_grow(
+    shape: dict[str, Any], setup: InferenceSetup, times: int, data: st.DataObject
+) -> None:
+    grown = data.draw(
+        st.sampled_from([k for k, v in shape.items() if (isinstance(v, int) and v > 64) or "layers" in k])
+    )
+    small = facts_from_config(shape, name="small")
+    large = facts_from_config(shape | {grown: shape[grown] * times}, name="large")
+    assert large.params > small.params
+    assert all(a <= b for a, b in zip(totals(small, setup), totals(large, setup), strict=True)), grown
 
 
 @MANY
@@ -82,16 +151,6 @@ def test_more_devices_never_need_more_each(model: ModelFacts, setup: InferenceSe
         return
     one = device(model, setup, "allocated")
     assert device(model, replace(setup, tensor_parallel=devices), "allocated") <= one
-
-
-def test_more_parameters_take_more() -> None:
-    config = {
-        "model_type": "llama", "hidden_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 16,
-        "intermediate_size": 4096, "vocab_size": 32_000,
-    }  # fmt: skip
-    setup = InferenceSetup()
-    sizes = [device(facts_from_config(config | {"num_hidden_layers": n}, name="m"), setup) for n in (4, 8, 16, 32)]
-    assert sizes == sorted(sizes)
 
 
 def test_the_reference_model_fits_a_t4_in_fp32() -> None:
