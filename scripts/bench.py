@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from statistics import median
 
 MODEL = "google/flan-t5-xl"
@@ -103,14 +104,15 @@ def measure_warm(runs: int) -> list[Timing]:
     from sizing.models.catalogue import DATA, load_catalogue, read_catalogue
     from sizing.workload import Workload
 
+    plans = training_plans()
     catalogue = load_catalogue()
     config = AutoConfig.for_model(**catalogue.configs[MODEL])
 
-    def count() -> object:
+    def count_sizes() -> object:
         with init_empty_weights():
             return calculate_maximum_sizes(AutoModelForSeq2SeqLM.from_config(config))
 
-    counting = timed(count, max(1, runs // 9))
+    counting = timed(count_sizes, max(1, runs // 9))
     hardware = build_hardware()
     everywhere = Wishes(dtype="fp32", region=ANY_REGION, pay="best", max_gpus=8)
     offers = f"{len(hardware.instances)} types × {len(hardware.priced_regions)} regions × {len(PAYS)} ways of paying"
@@ -122,9 +124,29 @@ def measure_warm(runs: int) -> list[Timing]:
             0.020,
             counting,
         ),
+        Timing(
+            f"training plan for {MODEL}: methods × strategies × batches × machines",
+            timed(lambda: next(plans), runs),
+            0.300,
+            counting,
+        ),
         Timing("hardware catalogue load", timed(build_hardware, runs), 0.030, counting),
         Timing("model catalogue load", timed(lambda: read_catalogue(DATA), runs), None, counting),
     ]
+
+
+def training_plans() -> Iterator[object]:
+    """Searches for a fine-tuning plan, each for other lengths, so that none finds the last one's estimates."""
+    from sizing.hardware.load import load_hardware
+    from sizing.models.catalogue import load_catalogue
+    from sizing.training_plan.lengths import lengths_of
+    from sizing.training_plan.search import search
+    from sizing.training_plan.task import TrainingTask, TrainingWishes
+
+    model, hardware = load_catalogue()[MODEL], load_hardware()
+    for tokens in count(400):
+        task = TrainingTask(15_000, lengths_of(model, (), tokens, 128, None), 3.0)
+        yield search(model, task, hardware, TrainingWishes())
 
 
 def show(timings: list[Timing]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sizing.hardware.types import Gpu, InstanceType
 from sizing.memory.loading import usable_ram_bytes
-from sizing.memory.terms import MemoryEstimate
+from sizing.memory.terms import Breakdown
 from sizing.memory.training.setup import Method, Optimizer, Precision, TrainingSetup
 from sizing.memory.training.trained import trained_numel
 from sizing.memory.training.weights import base_dtype
@@ -92,7 +92,7 @@ class Fitter:
         for option in shelf:
             if not self.memories.fits(option.at, option.way.micro_batch, option.way.accumulation, room):
                 continue
-            host = self._memory(option).host.total_bytes
+            host = self.memories.host(option.at).total_bytes
             if host <= ram:
                 return option
             if short_ram is None or host - ram < short_ram[0]:
@@ -101,8 +101,8 @@ class Fitter:
             return self._ram_refused(instance, ram, *short_ram)
         return self._memory_refused(instance, gpu, shelf, room)
 
-    def _memory(self, option: Option) -> MemoryEstimate:
-        return self.memories.estimate(option.at, option.way.micro_batch, option.way.accumulation)
+    def _device(self, option: Option) -> Breakdown:
+        return self.memories.device(option.at, option.way.micro_batch, option.way.accumulation)
 
     # What machines with the same GPUs share: the options, fastest first.
     def _shelf(
@@ -122,10 +122,11 @@ class Fitter:
         if width == "fp32" and cluster.device.flops_fp32 is None:
             return []
         found = []
+        plain = Situation(method, precision, optimizer, Strategy(0, "none", checkpointing=False), 1, 1)
+        stored = base_dtype(self.memories.setup(plain, 1, 1)) if method != "full" else None
+        base = stored.weight_bytes if stored else (4.0 if width == "fp32" else 2.0)
         for strategy in strategies(method, precision, optimizer, world):
             at = Situation(method, precision, optimizer, strategy, cluster.gpus, cluster.nodes)
-            stored = base_dtype(self.memories.setup(at, 1, 1)) if method != "full" else None
-            base = stored.weight_bytes if stored else (4.0 if width == "fp32" else 2.0)
             for micro in micro_batches(per_gpu):
                 way = Way(
                     method=method,
@@ -159,13 +160,13 @@ class Fitter:
             # With recomputation and micro-batch 1; sharded weights where there are any: nothing takes less.
             thrifty = option.at.strategy.checkpointing and option.way.micro_batch == 1
             if thrifty and (option.at.strategy.zero_stage == 3 or not sharded):
-                size = self._memory(option).device.total_bytes
+                size = self._device(option).total_bytes
                 if best is None or size < best[0]:
                     best = size, option
         if best is None:
             return Refused(instance.name, "speed unknown", f"no published fp32 throughput for {gpu.name}")
         size, option = best
-        largest = self._memory(option).device.largest()
+        largest = self._device(option).largest()
         reason = (
             f"memory of each {gpu.name}: {option.at.method} takes {gib(size)} at least ({option.at.strategy.label}, "
             f"micro-batch 1), {gib(room)} usable of {gib(gpu.memory_bytes)} with {FREE_SHARE:.0%} left free, "
@@ -174,7 +175,7 @@ class Fitter:
         return Refused(instance.name, "GPU memory", reason, size - room, float(size - room))
 
     def _ram_refused(self, instance: InstanceType, ram: int, short: int, option: Option) -> Refused:
-        host = self._memory(option).host
+        host = self.memories.host(option.at)
         largest = host.largest()
         reason = (
             f"system RAM: {option.at.method} ({option.at.strategy.label}) takes {gib(host.total_bytes)} of a machine, "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sizing.memory.terms import MemoryEstimate
+from sizing.memory.terms import Breakdown, MemoryEstimate
 from sizing.memory.training.estimate import estimate_training
+from sizing.memory.training.host import host_breakdown
 from sizing.memory.training.setup import Method, Optimizer, Precision, TrainingSetup
 from sizing.models.facts import ModelFacts
 from sizing.training_plan.strategies import Strategy
@@ -39,9 +40,10 @@ class Memories:
 
     def __init__(self, model: ModelFacts, task: TrainingTask, wishes: TrainingWishes) -> None:
         self._model, self._task, self._wishes = model, task, wishes
-        self._known: dict[tuple[Situation, int, bool], MemoryEstimate] = {}
+        self._known: dict[tuple[Situation, int, bool], Breakdown] = {}
         self._floor: dict[Situation, dict[int, int]] = {}
         """Totals of one micro-batch a step by its size: never above those of several, whose gradients stay."""
+        self._hosts: dict[Situation, Breakdown] = {}
         self.estimates = 0
 
     def setup(self, at: Situation, micro_batch: int, accumulation: int) -> TrainingSetup:
@@ -63,35 +65,49 @@ class Memories:
             padded=True,
         )
 
-    def estimate(self, at: Situation, micro_batch: int, accumulation: int) -> MemoryEstimate:
-        """Of one GPU, and of one machine's host, at a micro-batch. How many micro-batches a step has makes no
-        difference beyond there being several."""
-        several = accumulation > 1 or at.method != "full"  # adapters' gradients are too small to tell the two apart
+    def device(self, at: Situation, micro_batch: int, accumulation: int) -> Breakdown:
+        """Of one GPU at a micro-batch, near enough to decide by and never too little.
+
+        How many micro-batches a step has makes no difference beyond there being several, and none where gradients go to
+        the host; how many GPUs hold a whole copy each makes none beyond NCCL's buffers.
+        """
+        at = _alike(at)
+        # Adapters' gradients are too small to tell one micro-batch from several.
+        several = at.method != "full" or (accumulation > 1 and at.strategy.offload == "none")
         key = (at, micro_batch, several)
         if key not in self._known:
             self.estimates += 1
-            found = estimate_training(self._model, self.setup(at, micro_batch, 2 if several else 1))
+            found = estimate_training(self._model, self.setup(at, micro_batch, 2 if several else 1)).device
             self._known[key] = found
             if not several or at.method != "full":
-                self._floor.setdefault(at, {})[micro_batch] = found.device.total_bytes
+                self._floor.setdefault(at, {})[micro_batch] = found.total_bytes
         return self._known[key]
+
+    def host(self, at: Situation) -> Breakdown:
+        """Of one machine; the micro-batch makes no difference."""
+        if at not in self._hosts:
+            self._hosts[at] = host_breakdown(self._model, self.setup(at, 1, 1))
+        return self._hosts[at]
+
+    def exact(self, setup: TrainingSetup) -> MemoryEstimate:
+        """The full estimate of a plan's own setup."""
+        self.estimates += 1
+        return estimate_training(self._model, setup)
 
     def fits(self, at: Situation, micro_batch: int, accumulation: int, room: int) -> bool:
         """Whether a micro-batch takes at most `room` bytes of a GPU. The smallest micro-batches are looked at first:
         they prove most misfits, and a line through them nearly all others."""
         if _states_at_least(self._model.params, at) > room:
             return False
+        at = _alike(at)
         for probe in (1, 2):
             if self._cannot_fit(at, micro_batch, room):
                 return False
             if micro_batch > probe:
-                self.estimate(at, probe, 1)
+                self.device(at, probe, 1)
         if self._cannot_fit(at, micro_batch, room):
             return False
-        return self._total(at, micro_batch, accumulation) <= room
-
-    def _total(self, at: Situation, micro_batch: int, accumulation: int) -> int:
-        return self.estimate(at, micro_batch, accumulation).device.total_bytes
+        return self.device(at, micro_batch, accumulation).total_bytes <= room
 
     def _cannot_fit(self, at: Situation, micro_batch: int, room: int) -> bool:
         """Whether totals that are known already prove that a micro-batch takes more than `room` bytes of a GPU."""
@@ -113,6 +129,13 @@ class Memories:
     def with_steps(self, at: Situation, micro_batch: int, accumulation: int) -> TrainingSetup:
         """The setup of a plan with the number of micro-batches that it has."""
         return replace(self.setup(at, micro_batch, 1), gradient_accumulation_steps=accumulation)
+
+
+def _alike(at: Situation) -> Situation:
+    """Whole copies of a model on several GPUs of a machine are counted as on eight."""
+    if at.strategy.zero_stage or at.nodes > 1 or not 1 < at.gpus < 8:
+        return at
+    return replace(at, gpus=8)
 
 
 def _states_at_least(params: float, at: Situation) -> float:

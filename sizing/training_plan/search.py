@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from sizing.errors import UserError
 from sizing.hardware.load import Hardware
 from sizing.hardware.types import Gpu, InstanceType
-from sizing.memory.training.estimate import estimate_training
+from sizing.memory.terms import Breakdown, MemoryEstimate, RuleOfThumb
 from sizing.memory.training.setup import Method, Precision
 from sizing.memory.training.trained import trained_numel
 from sizing.memory.training.weights import weight_width
@@ -26,6 +26,8 @@ from sizing.training_plan.task import METHODS, MOST_NODES, TrainingTask, Trainin
 
 CLUSTER_GBPS = 100.0
 """Network of a machine below which several of them are not joined: ZeRO would wait for it."""
+_UNSEEN = MemoryEstimate(Breakdown(()), Breakdown(()), RuleOfThumb(0, 0.0))
+"""Of a plan that is only compared, not shown."""
 _NEAR = ("system RAM", "GPU memory", "precision", "speed unknown", "unpriced", "not offered")
 
 
@@ -64,22 +66,36 @@ def search(model: ModelFacts, task: TrainingTask, hardware: Hardware, wishes: Tr
     plans = preferred(plans)
     within = [p for p in plans if p.within(wishes)]
     best = min(within, key=cost_order, default=None)
-    if best is not None:
-        # The search tells one micro-batch a step from several, no more: the plan's own setup is estimated in full.
-        best = replace(best, memory=estimate_training(model, best.setup))
     several = [p for p in within if p.nodes == 1 and p.setup.gpus > 1]
+    shown = _Shown(fitter)
     return TrainingPlan(
         model=model,
         task=task,
         wishes=wishes,
-        recommended=best,
-        front=front_of(plans),
-        by_method=by_method,
-        several_gpus=min(several, key=cost_order, default=None),
+        recommended=shown.of(best),
+        front=tuple(shown.exact(p) for p in front_of(plans)),
+        by_method={m: p if isinstance(p, str) else shown.exact(p) for m, p in by_method.items()},
+        several_gpus=shown.of(min(several, key=cost_order, default=None)),
         refused=_reasons(plans, refused, best, wishes),
-        notes=_notes(model, task, wishes, best),
+        notes=_notes(model, task, wishes, shown.of(best)),
         estimates=fitter.memories.estimates,
     )
+
+
+class _Shown:
+    """Plans that are shown get the estimate of their very setup; the search's own is a bound."""
+
+    def __init__(self, fitter: Fitter) -> None:
+        self._fitter = fitter
+        self._known: dict[int, Plan] = {}
+
+    def of(self, plan: Plan | None) -> Plan | None:
+        return None if plan is None else self.exact(plan)
+
+    def exact(self, plan: Plan) -> Plan:
+        if id(plan) not in self._known:
+            self._known[id(plan)] = replace(plan, memory=self._fitter.memories.exact(plan.setup))
+        return self._known[id(plan)]
 
 
 def _machines(hardware: Hardware, wishes: TrainingWishes) -> tuple[list[_Machine], list[Refused]]:
@@ -203,7 +219,7 @@ def _plan(fitter: Fitter, machine: _Machine, option: Option) -> Plan:
         steps=steps,
         time=time,
         mfu=mfu(machine.device.name, way.architecture, way.method, way.width),
-        memory=fitter.memories.estimate(at, way.micro_batch, way.accumulation),
+        memory=_UNSEEN,
     )
 
 
