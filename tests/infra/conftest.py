@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -44,6 +45,9 @@ def committed(name: str) -> Plan:
     return plan_stack(name, ROOT, clock=lambda: MOMENT)
 
 
+_PLANNED: dict[str, Plan] = {}
+
+
 class Project:
     """A project of its own: Pulumi.yaml, a shared stack, and the stacks that a test writes."""
 
@@ -59,10 +63,14 @@ class Project:
         return path
 
     def plan(self, values: dict[str, Any], region: str = "us-east-1", name: str = "trial") -> Plan:
+        """The plan of these settings, whose file is written as well. Equal settings are planned once a session."""
         if region != "us-east-1":
             self.write("shared", SHARED, region)
         self.write(name, values, region)
-        return plan_stack(name, self.root, clock=lambda: MOMENT)
+        key = json.dumps([values, region, name], sort_keys=True)
+        if key not in _PLANNED:
+            _PLANNED[key] = plan_stack(name, self.root, clock=lambda: MOMENT)
+        return _PLANNED[key]
 
 
 @pytest.fixture
