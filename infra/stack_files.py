@@ -26,7 +26,8 @@ REGION_KEY = "aws:region"
 _FOREIGN = frozenset({REGION_KEY, "aws:profile", "aws:allowedAccountIds", "aws:assumeRoles", "aws:defaultTags"})
 """Keys of other namespaces that a stack file may hold; Berth reads the region."""
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
-_STACK = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
+# The longest name made from it, of a role with the provider's suffix, must fit the 64 characters of IAM.
+_STACK = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,35}")
 _TYPES = {"string": "string", "integer": "integer", "boolean": "boolean", "array": "array"}
 PROJECT_DESCRIPTION = "Open language models on AWS: inference hosts, SageMaker endpoints, training nodes."
 
@@ -66,7 +67,7 @@ def stack_path(name: str, root: Path) -> Path:
     """Where the file of the stack `name` lies. Raises `UserError` for a name that Pulumi or AWS would not take."""
     if not _STACK.fullmatch(name):
         raise UserError(
-            f"'{name}' is no stack name: a letter, then up to 39 letters, digits and hyphens, such as inference-dev"
+            f"'{name}' is no stack name: a letter, then up to 35 letters, digits and hyphens, such as inference-dev"
         )
     return root / "stacks" / f"Pulumi.{name}.yaml"
 

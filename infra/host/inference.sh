@@ -2,8 +2,8 @@
 cat > /etc/systemd/system/berth-serve.service <<'BERTH_UNIT'
 [Unit]
 Description=Berth: the model server
-After=docker.service network-online.target
-Requires=docker.service
+After=docker.service network-online.target berth-prepare.service
+Requires=docker.service berth-prepare.service
 StartLimitIntervalSec=900
 StartLimitBurst=5
 [Service]

@@ -13,8 +13,8 @@ chmod 0755 /opt/berth/finish
 cat > /etc/systemd/system/berth-train.service <<'BERTH_UNIT'
 [Unit]
 Description=Berth: the training run
-After=docker.service network-online.target
-Requires=docker.service
+After=docker.service network-online.target berth-prepare.service
+Requires=docker.service berth-prepare.service
 StartLimitIntervalSec=0
 [Service]
 EnvironmentFile=/etc/berth/env

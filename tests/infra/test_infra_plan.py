@@ -117,6 +117,27 @@ def test_user_data_is_a_script_that_fits_parses_and_installs_nothing(name: str, 
         assert addresses <= {"169.254.169.254", "127.0.0.1:8080"}, addresses
 
 
+def test_a_host_that_was_stopped_fetches_again_what_its_own_disks_have_lost() -> None:
+    script = str(committed("inference-dev").of_type(INSTANCE)[0].inputs["userData"])
+    prepare = script.split("<<'BERTH_PREPARE'\n")[1].split("\nBERTH_PREPARE\n", maxsplit=1)[0]
+    assert prepare.count("fetch.py") == 2 and "/opt/dlami/nvme/berth" in prepare
+    assert "systemctl enable berth-prepare" in script
+    unit = script.split("<<'BERTH_UNIT'\n")[1].split("\nBERTH_UNIT\n", maxsplit=1)[0]
+    assert "Requires=docker.service berth-prepare.service" in unit
+
+
+@pytest.mark.parametrize("role", ["inference", "endpoint", "training"])
+def test_names_of_the_longest_stack_name_fit(project: Project, role: str) -> None:
+    values = {"inference": {**INFERENCE, "replicas": 2}, "endpoint": ENDPOINT, "training": TRAINING}[role]
+    plan = project.plan({**values, "time_to_live": "2d"}, name="x" * 36)
+    suffix = 8
+    limits = {"Role": 64, "InstanceProfile": 128, "LoadBalancer": 32, "TargetGroup": 32, "Schedule": 64, "Model": 63}
+    for resource in plan.resources:
+        limit = limits.get(resource.type.rsplit(":", 1)[-1])
+        if limit is not None and "name" not in resource.inputs and resource.type.startswith("aws:"):
+            assert len(resource.name) + suffix <= limit, resource.name
+
+
 def test_the_embedded_fetcher_is_python_that_compiles() -> None:
     script = str(committed("inference-dev").of_type(INSTANCE)[0].inputs["userData"])
     body = script.split("<<'BERTH_FETCH'\n")[1].split("\nBERTH_FETCH\n", maxsplit=1)[0]

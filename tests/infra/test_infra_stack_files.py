@@ -23,7 +23,7 @@ def test_a_stack_without_a_file_offers_those_that_have_one(project: Project) -> 
         read_stack("shard", project.root)
 
 
-@pytest.mark.parametrize("name", ["", "1st", "a/b", "a b", "x" * 41, "-x"])
+@pytest.mark.parametrize("name", ["", "1st", "a/b", "a b", "x" * 37, "-x"])
 def test_names_that_aws_or_pulumi_would_refuse(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no stack name"):
         stack_path(name, tmp_path)

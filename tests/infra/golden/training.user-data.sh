@@ -87,12 +87,6 @@ chmod 0755 /opt/berth/imds /opt/berth/metric
 echo "BERTH_INSTANCE=$(/opt/berth/imds meta-data/instance-id)" >> /etc/berth/env
 set -a; . /etc/berth/env; set +a
 
-# The instance's own disks where it has some: faster than the network's, gone with the machine.
-data=/opt/berth/data
-if [ -d /opt/dlami/nvme ]; then data=/opt/dlami/nvme/berth; fi
-install -d "$data"
-if [ "$data" != /opt/berth/data ]; then ln -sfn "$data" /opt/berth/data; fi
-
 cat > /etc/berth/agent.json <<'BERTH_AGENT'
 {"metrics":{"append_dimensions":{"InstanceId":"${aws:InstanceId}"},"aggregation_dimensions":[["InstanceId"]],"metrics_collected":{"nvidia_gpu":{"measurement":["utilization_gpu","memory_used"],"metrics_collection_interval":60},"disk":{"measurement":["used_percent"],"resources":["/"],"ignore_file_system_types":["tmpfs","overlay"]},"mem":{"measurement":["used_percent"]}}},"logs":{"logs_collected":{"files":{"collect_list":[{"file_path":"/var/log/berth.log","log_group_name":"/berth/training","log_stream_name":"training/{instance_id}/host"},{"file_path":"/var/log/berth/*.log","log_group_name":"/berth/training","log_stream_name":"training/{instance_id}/service"}]}}}}
 BERTH_AGENT
@@ -104,8 +98,22 @@ else
 fi
 if command -v dcgmi > /dev/null && systemctl list-unit-files nvidia-dcgm.service > /dev/null; then systemctl enable --now nvidia-dcgm || true; fi
 
+cat > /opt/berth/prepare <<'BERTH_PREPARE'
+#!/bin/bash
+# At every boot: the instance's own disks are faster than the network's, and empty after a stop.
+set -euo pipefail
+data=/opt/berth/store
+if mountpoint -q /opt/dlami/nvme; then data=/opt/dlami/nvme/berth; fi
+install -d "$data"
+ln -sfn "$data" /opt/berth/data
 python3 /opt/berth/fetch.py "$BERTH_BUCKET" "$BERTH_BUNDLE" /opt/berth/bundle "$BERTH_BUNDLE_SHA256"
 python3 /opt/berth/fetch.py "$BERTH_BUCKET" "$BERTH_ARTIFACT" /opt/berth/data/model "$BERTH_ARTIFACT_SHA256"
+BERTH_PREPARE
+chmod 0755 /opt/berth/prepare
+printf '[Unit]\nDescription=Berth: bundle and model\nAfter=network-online.target dlami-nvme.service\nWants=network-online.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=infinity\nEnvironmentFile=/etc/berth/env\nExecStart=/opt/berth/prepare\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/berth-prepare.service
+systemctl daemon-reload
+systemctl enable berth-prepare
+systemctl start berth-prepare
 
 registry=${BERTH_IMAGE%%/*}
 for attempt in 1 2 3; do
@@ -128,8 +136,8 @@ chmod 0755 /opt/berth/finish
 cat > /etc/systemd/system/berth-train.service <<'BERTH_UNIT'
 [Unit]
 Description=Berth: the training run
-After=docker.service network-online.target
-Requires=docker.service
+After=docker.service network-online.target berth-prepare.service
+Requires=docker.service berth-prepare.service
 StartLimitIntervalSec=0
 [Service]
 EnvironmentFile=/etc/berth/env
