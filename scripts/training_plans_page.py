@@ -83,7 +83,8 @@ relative, ALiBi); that is said aloud, since quality must be tested. Learned posi
 `accelerate_config.yaml` (`accelerate launch --config_file`), `ds_config.json` (where ZeRO is used),
 `training_arguments.json` (keyword arguments of `transformers.TrainingArguments`) and `training_plan.json` (method,
 adapter, quantization, lengths, machine, and what was predicted, to hold a measured run against). Tests read them with
-accelerate's, DeepSpeed's, transformers' and PEFT's own parsers.
+accelerate's, DeepSpeed's, transformers' and PEFT's own parsers. On several machines `--machine_rank`,
+`--main_process_ip` and `--main_process_port` are added to `accelerate launch` on each.
 
 ## When nothing fits
 

@@ -104,24 +104,24 @@ def _show_methods(out: Console, found: TrainingPlan) -> None:
     if len(found.by_method) < 2:
         return
     money = ("time", "cost", "an hour")
-    drawn = table("method", "cheapest machine", "GPUs", *money, right=("GPUs", *money), wrap=("cheapest machine",))
+    drawn = table("method", "cheapest machine", *money, right=money, wrap=("method", "cheapest machine"))
     for method, best in found.by_method.items():
         if isinstance(best, str):
-            drawn.add_row(method, f"none: {best}", "", "", "", "")
+            drawn.add_row(method, f"none: {best}", "", "", "")
         else:
-            drawn.add_row(method, best.label, *_figures(best))
+            drawn.add_row(method, *_figures(best))
     several = found.several_gpus
     if several is not None:
         drawn.add_section()
-        drawn.add_row(f"{several.setup.method}, several GPUs", several.label, *_figures(several))
+        drawn.add_row(f"{several.setup.method}, several GPUs", *_figures(several))
     out.print()
     out.print(drawn)
 
 
 def _figures(plan: Plan) -> tuple[str, str, str, str]:
     gpu = plan.instance.gpu
-    gpus = f"{plan.setup.gpus} × {gpu.name if gpu else ''}"
-    return gpus, duration(plan.hours), usd(plan.usd.likely), usd(plan.usd_per_hour)
+    machine = f"{plan.label} ({plan.setup.gpus} × {gpu.name if gpu else 'no GPU'})"
+    return machine, duration(plan.hours), usd(plan.usd.likely), usd(plan.usd_per_hour)
 
 
 def _show_front(out: Console, found: TrainingPlan, plan: Plan) -> None:

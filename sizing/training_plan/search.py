@@ -348,6 +348,8 @@ def _notes(model: ModelFacts, task: TrainingTask, wishes: TrainingWishes, best: 
         notes.append(
             f"no training time measured on {gpu.name if gpu else 'this GPU'} is known: its speed is an assumption"
         )
+    if any(stack.experts for stack in model.stacks):
+        notes.append("no training time of a mixture of experts is known: its speed is an assumption")
     limits = (("hours", wishes.max_hours, best.time.hours.high), ("dollars", wishes.max_usd, best.usd.high))
     for unit, limit, high in limits:
         if limit is not None and high > limit:
@@ -355,6 +357,11 @@ def _notes(model: ModelFacts, task: TrainingTask, wishes: TrainingWishes, best: 
     paid = pay_note(best.pay, best.usd_per_hour / best.nodes, best.nodes, best.price, best.hours, best.block)
     if paid:
         notes.append(paid)
+    if 0 < best.instance.gpu_count < 1:
+        notes.append(
+            f"{best.instance.name} has {best.instance.gpu_count:g} of a GPU (vGPU): see that the AMI's NVIDIA driver "
+            "supports that"
+        )
     if setup.method != "full" and "full" in wishes.methods:
         notes.append(
             f"{setup.method} trains {_share(model, best)} of the weights; compare its answers with a full fine-tune's"
