@@ -9,12 +9,15 @@ import typer
 from berth.output import JsonOption, console, print_json
 
 if TYPE_CHECKING:
+    from sizing.hardware.types import InstanceType
     from sizing.memory.terms import MemoryEstimate
     from sizing.models.facts import ModelFacts
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _INFERENCE, _TRAINING = "Serving", "Fine-tuning"
+_PURPOSES = {"inference": _INFERENCE, "training": _TRAINING}
+"""The group of options that each purpose has for itself."""
 _DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4"
 
 
@@ -24,6 +27,7 @@ _DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-i
     "driver sees it."
 )
 def memory(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A catalogue name, org/name, or a folder with a config.json.")],
     purpose: Annotated[str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")] = "inference",
     input_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of each input sequence.")] = 512,
@@ -89,15 +93,18 @@ def memory(
     What it predicts is said with each total: allocated, reserved, or as the driver sees it.
     """
     from berth.hub import find_model
+    from sizing.choosing.wishes import check_engine
     from sizing.errors import UserError, unknown
 
     if purpose not in ("inference", "training"):
         raise unknown("purpose", purpose, ("inference", "training"), hint="allowed: --for inference, --for training")
     if attention not in ("eager", "sdpa", "flash"):
         raise UserError(f"attention is '{attention}'; allowed: eager, sdpa, flash")
+    _refuse_other_purpose(context, purpose)
     facts = find_model(model)
     if purpose == "inference":
-        estimate, situation = _inference(
+        check_engine(facts, engine)
+        estimate, situation, setup = _inference(
             facts,
             dtype=dtype,
             batch=batch,
@@ -110,7 +117,7 @@ def memory(
         )
         devices = tensor_parallel
     else:
-        estimate, situation = _training(
+        estimate, situation, setup = _training(
             facts,
             method=method,
             precision=precision,
@@ -133,31 +140,65 @@ def memory(
 
         machine = load_hardware().instance(instance)
     if json_output:
-        print_json({"model": facts.name, "for": purpose, **estimate.to_json()})
+        against = None if machine is None else _held_against(estimate, machine, devices)
+        print_json({"model": facts.name, "for": purpose, "setup": setup, **estimate.to_json(), "instance": against})
         return
     from berth.show.memory import show_memory
 
     show_memory(console(), facts, estimate, situation, machine, devices)
 
 
-def _inference(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str]:
+def _refuse_other_purpose(context: typer.Context, purpose: str) -> None:
+    """Refuse an option that the purpose would pass over in silence."""
+    from sizing.errors import UserError
+
+    for parameter in context.command.params:
+        group = getattr(parameter, "rich_help_panel", None)
+        source = context.get_parameter_source(parameter.name or "")
+        if group in (None, _PURPOSES[purpose]) or source is None or source.name != "COMMANDLINE":
+            continue
+        other = next(p for p, panel in _PURPOSES.items() if panel == group)
+        raise UserError(f"{parameter.opts[0]} is for --for {other}; leave it out, or ask --for {other}")
+
+
+def _held_against(estimate: MemoryEstimate, instance: InstanceType, devices: int) -> dict[str, Any]:
+    """Whether an instance type holds the estimate, and what is short."""
+    from sizing.memory.loading import usable_ram_bytes
+
+    gpu, usable = instance.gpu, usable_ram_bytes(instance.memory_bytes)
+    gpu_short = None if gpu is None else max(0, estimate.device.total_bytes - gpu.memory_bytes)
+    ram_short = max(0, estimate.host.total_bytes - usable)
+    return {
+        "instance_type": instance.name,
+        "gpu": gpu.name if gpu else None,
+        "gpus": instance.gpus,
+        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
+        "gpu_short_bytes": gpu_short or None,
+        "usable_ram_bytes": usable,
+        "ram_short_bytes": ram_short or None,
+        "fits": gpu_short == 0 and ram_short == 0 and instance.gpus >= devices,
+    }
+
+
+def _inference(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str, dict[str, Any]]:
+    """The estimate, what it holds for in words, and the same by name."""
     from sizing.dtypes import dtype as dtype_called
     from sizing.memory.inference import estimate_inference
     from sizing.memory.setup import InferenceSetup, published_dtype
 
-    if asked["dtype"] == "auto":
-        asked["dtype"] = published_dtype(facts)
+    kind = dtype_called(published_dtype(facts) if asked["dtype"] == "auto" else asked["dtype"])
+    asked["dtype"] = kind.name
     setup = InferenceSetup(**asked)
-    label = dtype_called(setup.dtype).label
     answer = f", {setup.output_tokens:,} out" if facts.generates else ""
-    return estimate_inference(facts, setup), (
-        f"serving in {setup.dtype} ({label}), {setup.batch:,} at once, {setup.input_tokens:,} tokens in{answer}"
-        f"{f', tensor parallel over {setup.tensor_parallel}' if setup.tensor_parallel > 1 else ''}, "
-        f"{setup.engine}, {setup.attention} attention, loading '{setup.loading}'"
+    split = f", tensor parallel over {setup.tensor_parallel}" if setup.tensor_parallel > 1 else ""
+    situation = (
+        f"serving in {kind.name} ({kind.label}), {setup.batch:,} at once, {setup.input_tokens:,} tokens in{answer}"
+        f"{split}, {setup.engine}, {setup.attention} attention, loading '{setup.loading}'"
     )
+    return estimate_inference(facts, setup), situation, asked
 
 
-def _training(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str]:
+def _training(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str, dict[str, Any]]:
     from sizing.memory.training.estimate import estimate_training
     from sizing.memory.training.setup import TrainingSetup
 
@@ -165,8 +206,9 @@ def _training(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str]:
     target = f" and {setup.output_tokens:,}" if setup.output_tokens else ""
     kept = ", checkpointing" if setup.checkpointing else ""
     moved = f", offload {setup.offload}" if setup.offload != "none" else ""
-    return estimate_training(facts, setup), (
+    situation = (
         f"{setup.method} fine-tuning in {setup.precision}, {setup.optimizer}, {setup.micro_batch:,} × "
         f"{setup.input_tokens:,}{target} tokens a GPU, {setup.gpus:,} GPU(s), ZeRO {setup.zero_stage}{moved}{kept}, "
         f"{setup.attention} attention"
     )
+    return estimate_training(facts, setup), situation, asked

@@ -54,7 +54,8 @@ SITUATIONS: dict[str, list[tuple[str, ...]]] = {
     ],
     "memory": [
         (XL,),
-        (XL, "--dtype", "int8", "--batch", "8"),
+        (XL, "--dtype", "int8", "--batch", "8", "--instance", "g4dn.2xlarge"),
+        (XL, "--dtype", "float32", "--instance", "c7i.large"),
         ("google-bert/bert-base-uncased", "--output-tokens", "0"),
         (MISTRAL, "--dtype", "fp16", "--tensor-parallel", "4", "--engine", "vllm", "--loading", "mmap"),
         ("mixtral", "--dtype", "nf4-dq", "--attention", "eager"),
