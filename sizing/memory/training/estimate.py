@@ -54,6 +54,7 @@ def estimate_training(model: ModelFacts, setup: TrainingSetup) -> MemoryEstimate
     terms = [
         *states.terms,
         *worst.terms,
+        *_elsewhere(worst, instants),
         workspace_term(),
         slack_term(setup, permanent, moving),
         *context_terms(setup.gpus),
@@ -62,6 +63,17 @@ def estimate_training(model: ModelFacts, setup: TrainingSetup) -> MemoryEstimate
     return MemoryEstimate(
         device, host_breakdown(model, setup), _rule(model, setup), assumptions(model, setup, worst.name)
     )
+
+
+def _elsewhere(worst: Instant, instants: list[Instant]) -> list[Term]:
+    """Terms that are not there at the peak, as 0 bytes, with what they come to and when."""
+    there = {t.name for t in worst.terms}
+    largest: dict[str, tuple[int, str]] = {}
+    for instant in instants:
+        for t in instant.terms:
+            if t.bytes and t.name not in there and t.bytes > largest.get(t.name, (0, ""))[0]:
+                largest[t.name] = (t.bytes, instant.name)
+    return [term(name, 0, f"none at the peak; {gib(size)} in the {when}") for name, (size, when) in largest.items()]
 
 
 def check(model: ModelFacts, setup: TrainingSetup) -> None:
@@ -192,8 +204,10 @@ def _instant(moment: Moment, setup: TrainingSetup, states: States, all_grads: in
     gradients = staying + fresh
     terms.append(term("gradients", gradients, f"alive in the {moment.name}"))
     tokens = f"micro-batch {setup.micro_batch}"
+    kept: dict[str, int] = {}
     for label, size in moment.kept.items():
-        terms.append(term(_shown(label), size, f"kept for the backward pass, {tokens}"))
+        kept[_shown(label)] = kept.get(_shown(label), 0) + size
+    terms.extend(term(name, size, f"kept for the backward pass, {tokens}") for name, size in kept.items())
     if moment.casts:
         terms.append(term("weight copies", moment.casts, "16-bit copies of fp32 weights that autocast caches"))
     terms.append(term("working memory", moment.working, f"tensors that come and go in the {moment.name}"))
@@ -205,9 +219,9 @@ def _shown(label: str) -> str:
     part, _, what = label.partition(": ")
     if not what:
         return {"logits": "logits and loss", "weight copies": "weights (16-bit copies)"}.get(label, label)
-    if part.endswith(("embeddings", "output")):
-        return f"activations, {part}"
-    return f"activations, {part} layers" if what == "activations" else f"{what}, {part}"
+    if "scores" in what:
+        return f"{what}, {part.removesuffix(' output')}"
+    return f"activations, {part}" if part.endswith(("embeddings", "output", "head")) else f"activations, {part} layers"
 
 
 def _gradient_formula(setup: TrainingSetup, size: float) -> str:

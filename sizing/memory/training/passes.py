@@ -327,8 +327,8 @@ def moments(step: Step, *, grads_before: bool = False) -> tuple[Moment, ...]:
             key = _label(segment.name, tag)
             kept[key] = kept.get(key, 0) + size * segment.count
     last = step.segments[-1]
-    start = before[-1]
-    found.append(Moment("end of the forward pass", start, last.ahead + step.constant, everything, step.casts))
+    working = max(0, last.ahead - last.kept_bytes)
+    found.append(Moment("end of the forward pass", dict(kept), working + step.constant, everything, step.casts))
     grads = 0
     for segment, earlier in zip(reversed(step.segments), reversed(before), strict=True):
         for position in (segment.count, 1) if segment.count > 1 else (1,):
