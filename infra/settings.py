@@ -10,7 +10,7 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticUndefined
@@ -384,7 +384,6 @@ MODELS: dict[str, type[Settings]] = {
     "training": TrainingSettings,
     "shared": SharedSettings,
 }
-ROLES: tuple[str, ...] = get_args(Role)
 
 
 class Keys:

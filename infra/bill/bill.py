@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +16,8 @@ from infra.plan import Plan, PlannedResource
 from infra.prices.table import ServicePrices, load_services
 from infra.settings import InferenceSettings, MachineSettings, TrainingSettings
 from sizing.hardware.load import Hardware, load_hardware
+
+_NUMBER = re.compile(r"(?<= )\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +195,8 @@ def _by_place(bill: Bill) -> Mapping[tuple[str, str, str], Line]:
 
 
 def _place(line: Line) -> str:
-    words = line.item.split(" ")[0]
-    return "machine" if "." in words else words
+    """What a line prices, whatever its size: another type is the same machine, a larger disk the same disk."""
+    return "machine" if "." in line.item.split(" ")[0] else _NUMBER.sub("#", line.item)
 
 
 def _differs(before: Line, after: Line) -> bool:

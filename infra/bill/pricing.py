@@ -26,7 +26,6 @@ class Pricing:
     usage: Usage
     resources: Mapping[str, PlannedResource]
     """By URN."""
-    asynchronous: bool = False
 
     def first_of(self, type_: str, **inputs: Any) -> PlannedResource | None:
         """The first resource of a type whose inputs are as given."""
@@ -117,11 +116,6 @@ class Pricing:
 
 def _label(resource: PlannedResource) -> str:
     return resource.name
-
-
-def free(resource: PlannedResource) -> list[Line]:
-    """Costs nothing by itself."""
-    return [Line(resource.name, resource.type, "", "free")]
 
 
 def number(value: Any, default: int = 1) -> Decimal:

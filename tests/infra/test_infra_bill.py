@@ -297,6 +297,22 @@ def test_what_is_removed_counts_back(project: Project) -> None:
     assert changes["interface endpoint"].to_json()["change"] == "adds"
 
 
+def test_the_changes_add_up_to_the_difference_of_the_months(project: Project) -> None:
+    usage = Usage({"log_gb": Decimal(3), "log_stored_gb": Decimal(5), "nat_gb": Decimal(7)})
+    old, new = project.plan(INFERENCE), project.plan({**INFERENCE, "disk_gib": 200, "purchase": "spot", "replicas": 2})
+    before, after = bill_of(old, usage=usage), bill_of(new, usage=usage)
+    changes = difference(before, after)
+    assert sum(c.per_month for c in changes) == after.per_month - before.per_month
+    fast = {**old.of_type(INSTANCE)[0].inputs["rootBlockDevice"], "volumeSize": 500, "iops": 9000, "throughput": 500}
+    machine = replace(old.of_type(INSTANCE)[0], inputs={**old.of_type(INSTANCE)[0].inputs, "rootBlockDevice": fast})
+    others = tuple(r for r in old.resources if r.type != INSTANCE)
+    faster = bill_of(replace(old, resources=(*others, machine)), usage=usage)
+    disks = difference(before, faster)
+    assert sum(c.per_month for c in disks) == faster.per_month - before.per_month
+    assert [c.line.item for c in disks] == ["gp3 500 GiB", "gp3 IOPS", "gp3 throughput"]
+    assert disks[0].before is not None, "a larger disk is the same disk"
+
+
 def test_the_bill_of_the_engine_s_preview_is_that_of_the_plan(project: Project) -> None:
     for values in ({**INFERENCE, "replicas": 2}, {**TRAINING, "nodes": 2}):
         path = previewed(project, None, values)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from infra import metrics
 from infra.host import fetch
+from model_runtime.handler import emf
 from model_runtime.manifest import write_manifest
 
 FETCH = Path(fetch.__file__)
@@ -77,3 +79,12 @@ def test_a_copy_that_fails_thrice_ends_with_an_error(tmp_path: Path) -> None:
     ran = run(tmp_path / "target", fake_aws(tmp_path, "exit 7"))
     assert ran.returncode == 1
     assert ran.stderr.count("aws s3 sync ended with 7") == 3
+
+
+def test_alarms_read_the_metrics_that_the_handler_writes() -> None:
+    assert {metrics.LATENCY, metrics.ERRORS, metrics.QUEUE_TIME} <= set(emf.UNITS)
+    assert emf.UNITS[metrics.LATENCY] == emf.UNITS[metrics.QUEUE_TIME] == "Milliseconds"
+    assert Path(metrics.METRICS_FILE) == emf.HOST_FILE
+    line = json.loads(emf.emf_line({metrics.LATENCY: 1.0}, namespace=metrics.NAMESPACE, model="trial"))
+    assert line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [[metrics.STACK_DIMENSION]]
+    assert line[metrics.STACK_DIMENSION] == "trial"

@@ -161,15 +161,14 @@ systemctl daemon-reload
 systemctl enable --now berth-serve berth-health.timer
 if [ "$BERTH_SPOT" = yes ]; then systemctl enable --now berth-drain; fi
 
-for second in $(seq 1 1397); do
-  if curl -sf --max-time 5 http://127.0.0.1:8080/ping > /dev/null; then
-    /opt/berth/metric HostReady 1
-    if [ -n "$BERTH_HOOK" ]; then aws autoscaling complete-lifecycle-action --lifecycle-hook-name "$BERTH_HOOK" --auto-scaling-group-name "$BERTH_GROUP" --lifecycle-action-result CONTINUE --instance-id "$BERTH_INSTANCE"; fi
-    echo "ready after $SECONDS s"
-    exit 0
+until curl -sf --max-time 5 http://127.0.0.1:8080/ping > /dev/null; do
+  if [ "$SECONDS" -gt 1397 ]; then
+    echo "not ready within 1397 s" >&2
+    /opt/berth/metric HostReady 0
+    exit 1
   fi
   sleep 1
 done
-echo "not ready within 1397 s" >&2
-/opt/berth/metric HostReady 0
-exit 1
+/opt/berth/metric HostReady 1
+if [ -n "$BERTH_HOOK" ]; then aws autoscaling complete-lifecycle-action --lifecycle-hook-name "$BERTH_HOOK" --auto-scaling-group-name "$BERTH_GROUP" --lifecycle-action-result CONTINUE --instance-id "$BERTH_INSTANCE"; fi
+echo "ready after $SECONDS s"
