@@ -183,6 +183,8 @@ class Server:
 
         try:
             self.batcher.submit(job, done)
+            # After what else is ready in this turn of the loop: requests that came together go together.
+            loop.call_soon(self.batcher.wake)
         except QueueFullError as full:
             raise _busy("the queue is full", full.retry_after_s, "overloaded") from None
         if job.streamed is not None:

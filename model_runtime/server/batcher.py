@@ -63,11 +63,18 @@ class Batcher:
         return self.thread.is_alive() and not self.service.broken
 
     def submit(self, job: Job, on_done: OnDone) -> None:
-        """Queue `job`; `on_done` is called from the worker's thread when it has its reply. Raises `QueueFullError`."""
+        """Queue `job`, which the worker looks at when it is woken with `wake` (or is working anyway).
+
+        `on_done` is called from the worker's thread when the job has its reply. Raises `QueueFullError`.
+        """
         with self._changed:
             if self._closing or len(self._waiting) >= self.capacity:
                 raise QueueFullError(self.retry_after_s())
             self._waiting.append(_Waiting(job, time.monotonic(), on_done))
+
+    def wake(self) -> None:
+        """Let the worker look. Called once all requests that were at the door together are queued."""
+        with self._changed:
             self._changed.notify()
 
     def retry_after_s(self) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 from model_runtime.errors import ModelError
 
 FORMAT = "berth-measurement/1"
-SCHEMA = Path(__file__).parent / "measurement.schema.json"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "bitsandbytes", "accelerate", "starlette", "uvicorn")
 
 

@@ -92,6 +92,7 @@ ON_THEIR_OWN = {
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
     "new",
+    "verify",  # tests/model_runtime/test_verify.py, where a model is served
 }
 CASES = [(command, arguments) for command, tries in SITUATIONS.items() for arguments in tries]
 

@@ -17,6 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import model_runtime
+from berth.schemas import load as load_schema
 from model_runtime.errors import ModelError
 from model_runtime.generate import Generator
 from model_runtime.handler.service import Service
@@ -27,7 +29,7 @@ from model_runtime.tiny import build
 from model_runtime.verify.estimate import compare, estimate_for
 from model_runtime.verify.largest import largest_batch
 from model_runtime.verify.loadgen import Load, client_for, closed_loop, open_loop
-from model_runtime.verify.measurement import SCHEMA, read_measurement, write_measurement
+from model_runtime.verify.measurement import read_measurement, write_measurement
 from model_runtime.verify.probe import run_batch
 from model_runtime.verify.run import Plan, verdicts, verify
 from model_runtime.verify.stats import percentile, spread
@@ -179,7 +181,7 @@ def test_a_url_is_measured_from_outside(wide: Callable[[str], Generator], tmp_pa
         document = verify(plan, said.append)
         with pytest.raises(ModelError, match="does not answer the workload: status 401"):
             verify(Plan(url, api_key="wrong"), said.append)
-    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    jsonschema.validate(document, load_schema("verify"))
     assert document["machine"] is None
     assert [s["concurrency"] for s in document["sweep"]][:2] == [1, 2]
     first = document["sweep"][0]["runs"][0]
@@ -228,7 +230,7 @@ def test_made_prompts_have_the_length_that_was_asked(wide: Callable[[str], Gener
 
 
 def test_the_quantization_claim_is_held_against_what_was_measured() -> None:
-    path = SCHEMA.parent / "quantization_measured.csv"
+    path = Path(model_runtime.__file__).parent / "verify" / "quantization_measured.csv"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     whole = {(r["model"], r["dtype"]): int(r["measured_bytes"]) for r in rows}
     assert {r["architecture"] for r in rows} == {"encoder-decoder", "decoder-only", "encoder-only"}
@@ -266,7 +268,7 @@ def test_a_folder_is_measured_whole(run_berth: Callable[..., Any], tiny: Callabl
     )  # fmt: skip
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
-    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    jsonschema.validate(document, load_schema("verify"))
     assert document == json.loads(report.read_text())
     assert document["largest_batch"]["batch"] == 8
     assert document["start_up"]["load_s"] > 0
