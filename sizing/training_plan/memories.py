@@ -9,7 +9,7 @@ from sizing.memory.training.estimate import estimate_training
 from sizing.memory.training.host import host_breakdown
 from sizing.memory.training.setup import Method, Optimizer, Precision, TrainingSetup
 from sizing.models.facts import ModelFacts
-from sizing.training_plan.strategies import Strategy
+from sizing.training_plan.strategies import MOST_MICRO_BATCH, Strategy
 from sizing.training_plan.task import TrainingTask, TrainingWishes
 
 FREE_SHARE = 0.10
@@ -34,15 +34,16 @@ class Situation:
 
 
 class Memories:
-    """Estimates of one model and task. A device's total grows with the micro-batch, and faster and faster (it is the
-    largest of several sums that each grow evenly), so a straight line through two totals never lies above a third
-    beyond them: that proves most misfits without an estimate."""
+    """Estimates of one model and task, and what follows from them without another.
+
+    A device's total grows with the micro-batch, and faster and faster: it is the largest of several sums that each grow
+    evenly. So a straight line through two totals never lies above a third beyond them, which proves misfits, and never
+    below one between them, which proves fits.
+    """
 
     def __init__(self, model: ModelFacts, task: TrainingTask, wishes: TrainingWishes) -> None:
         self._model, self._task, self._wishes = model, task, wishes
-        self._known: dict[tuple[Situation, int, bool], Breakdown] = {}
-        self._floor: dict[Situation, dict[int, int]] = {}
-        """Totals of one micro-batch a step by its size: never above those of several, whose gradients stay."""
+        self._known: dict[tuple[Situation, bool], dict[int, Breakdown]] = {}
         self._hosts: dict[Situation, Breakdown] = {}
         self.estimates = 0
 
@@ -71,17 +72,14 @@ class Memories:
         How many micro-batches a step has makes no difference beyond there being several, and none where gradients go to
         the host; how many GPUs hold a whole copy each makes none beyond NCCL's buffers.
         """
-        at = _alike(at)
-        # Adapters' gradients are too small to tell one micro-batch from several.
-        several = at.method != "full" or (accumulation > 1 and at.strategy.offload == "none")
-        key = (at, micro_batch, several)
-        if key not in self._known:
+        return self._device(_alike(at), micro_batch, _several(at, accumulation))
+
+    def _device(self, at: Situation, micro_batch: int, several: bool) -> Breakdown:
+        known = self._known.setdefault((at, several), {})
+        if micro_batch not in known:
             self.estimates += 1
-            found = estimate_training(self._model, self.setup(at, micro_batch, 2 if several else 1)).device
-            self._known[key] = found
-            if not several or at.method != "full":
-                self._floor.setdefault(at, {})[micro_batch] = found.total_bytes
-        return self._known[key]
+            known[micro_batch] = estimate_training(self._model, self.setup(at, micro_batch, 2 if several else 1)).device
+        return known[micro_batch]
 
     def host(self, at: Situation) -> Breakdown:
         """Of one machine; the micro-batch makes no difference."""
@@ -95,40 +93,54 @@ class Memories:
         return estimate_training(self._model, setup)
 
     def fits(self, at: Situation, micro_batch: int, accumulation: int, room: int) -> bool:
-        """Whether a micro-batch takes at most `room` bytes of a GPU. The smallest micro-batches are looked at first:
-        they prove most misfits, and a line through them nearly all others."""
+        """Whether a micro-batch takes at most `room` bytes of a GPU. The smallest micro-batches and the largest are
+        looked at first: lines through them decide nearly all others."""
         if _states_at_least(self._model.params, at) > room:
             return False
-        at = _alike(at)
-        for probe in (1, 2):
-            if self._cannot_fit(at, micro_batch, room):
-                return False
-            if micro_batch > probe:
-                self.device(at, probe, 1)
-        if self._cannot_fit(at, micro_batch, room):
-            return False
-        return self.device(at, micro_batch, accumulation).total_bytes <= room
+        at, several = _alike(at), _several(at, accumulation)
+        largest = min(MOST_MICRO_BATCH, micro_batch * accumulation // (2 if accumulation > 1 else 1))
+        for probe in (1, 2, largest):
+            decided = self._decided(at, micro_batch, several, room)
+            if decided is not None:
+                return decided
+            if probe < micro_batch or probe == largest > micro_batch:
+                self._device(at, probe, several)
+        decided = self._decided(at, micro_batch, several, room)
+        return self._device(at, micro_batch, several).total_bytes <= room if decided is None else decided
 
-    def _cannot_fit(self, at: Situation, micro_batch: int, room: int) -> bool:
-        """Whether totals that are known already prove that a micro-batch takes more than `room` bytes of a GPU."""
-        known = self._floor.get(at)
+    def _decided(self, at: Situation, micro_batch: int, several: bool, room: int) -> bool | None:
+        """Whether totals that are known prove that a micro-batch fits or does not; None where they prove neither."""
+        known = self._known.get((at, several))
         if not known:
-            return False
+            return None
+        slack = 64 * micro_batch  # terms are rounded up to whole bytes, which may bend a line by a few
         below = sorted(b for b in known if b <= micro_batch)
-        if not below:
-            return False
-        last = known[below[-1]]
-        if last > room:
+        above = min((b for b in known if b >= micro_batch), default=None)
+        if above is not None and known[above].total_bytes <= room:
             return True
-        if len(below) < 2:
+        if not below:
+            return None
+        last, size = below[-1], known[below[-1]].total_bytes
+        if size > room:
             return False
-        slope = (last - known[below[-2]]) / (below[-1] - below[-2])
-        # Terms are rounded up to whole bytes, which may bend the line by a few.
-        return last + slope * (micro_batch - below[-1]) > room + 64 * micro_batch
+        if len(below) > 1:
+            slope = (size - known[below[-2]].total_bytes) / (last - below[-2])
+            if size + slope * (micro_batch - last) > room + slack:
+                return False
+        if above is not None and above > last:
+            slope = (known[above].total_bytes - size) / (above - last)
+            if size + slope * (micro_batch - last) + slack <= room:
+                return True
+        return None
 
     def with_steps(self, at: Situation, micro_batch: int, accumulation: int) -> TrainingSetup:
         """The setup of a plan with the number of micro-batches that it has."""
         return replace(self.setup(at, micro_batch, 1), gradient_accumulation_steps=accumulation)
+
+
+def _several(at: Situation, accumulation: int) -> bool:
+    """Whether gradients of earlier micro-batches stay; adapters' are too small to tell the two apart."""
+    return at.method != "full" or (accumulation > 1 and at.strategy.offload == "none")
 
 
 def _alike(at: Situation) -> Situation:
