@@ -71,9 +71,10 @@ def test_more_tokens_or_sequences_never_take_less_time(
     def total(w: Way, t: int) -> float:
         return step_time(llama(), w, cluster, t, 0, pace).total  # type: ignore[arg-type]
 
-    assert 0 < total(way, tokens) <= total(way, tokens + more)
-    assert total(way, tokens) <= total(replace(way, micro_batch=micro + 1), tokens)
-    assert total(way, tokens) <= total(replace(way, accumulation=way.accumulation + 1), tokens)
+    alone = total(way, tokens) * (1 - 1e-12)  # sums are rounded
+    assert 0 < alone <= total(way, tokens + more)
+    assert alone <= total(replace(way, micro_batch=micro + 1), tokens)
+    assert alone <= total(replace(way, accumulation=way.accumulation + 1), tokens)
 
 
 @given(st.sampled_from([0, 1, 2, 3]), st.integers(1, 4096))
