@@ -66,13 +66,19 @@ def preview(
         raise typer.Exit(REFUSED)
 
 
-def _usd(amount: Decimal | None, digits: int = 2) -> str:
-    return "" if amount is None else f"${amount:,.{digits}f}"
+def _usd(amount: Decimal | None) -> str:
+    """To the cent as an invoice rounds, half up."""
+    from infra.bill.lines import cents
+
+    return "" if amount is None else f"${cents(amount):,.2f}"
+
+
+def _hour(amount: Decimal | None) -> str:
+    return "" if amount is None else f"${amount:,.4f}"
 
 
 def _show(found: Preview, resources: bool) -> None:
     from berth.output import console, table
-    from infra.bill.lines import cents
 
     out, plan, bill = console(), found.plan, found.bill
     until = f"{plan.expires_at:%Y-%m-%d %H:%M} UTC" if plan.expires_at else "never"
@@ -85,12 +91,12 @@ def _show(found: Preview, resources: bool) -> None:
         lines.add_row(
             _short(line.resource, plan.stack),
             line.item,
-            _usd(line.per_hour, 4),
-            _usd(None if line.per_month is None else cents(line.per_month)),
+            _hour(line.per_hour),
+            _usd(line.per_month),
             _usd(line.until(bill.worst_hours)),
         )
     lines.add_section()
-    lines.add_row("Sum", "", _usd(bill.per_hour, 4), _usd(cents(bill.per_month)), _usd(cents(bill.worst_case)))
+    lines.add_row("Sum", "", _hour(bill.per_hour), _usd(bill.per_month), _usd(bill.worst_case))
     out.print(lines)
     _show_rest(found, out)
 
