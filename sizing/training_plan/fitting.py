@@ -126,6 +126,8 @@ class Fitter:
         stored = base_dtype(self.memories.setup(plain, 1, 1)) if method != "full" else None
         base = stored.weight_bytes if stored else (4.0 if width == "fp32" else 2.0)
         for strategy in strategies(method, precision, optimizer, world):
+            if strategy.zero_stage == 3 and stored is not None and stored.name == "int8":
+                continue  # ZeRO-3 cannot shard LLM.int8's weights, which carry their row scales beside them
             at = Situation(method, precision, optimizer, strategy, cluster.gpus, cluster.nodes)
             for micro in micro_batches(per_gpu):
                 way = Way(

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from sizing.dtypes import dtype
 from sizing.errors import UserError, unknown
 from sizing.hardware.load import Hardware
 from sizing.hardware.types import PAYS
@@ -16,6 +15,9 @@ from sizing.training_plan.lengths import Lengths
 METHODS: tuple[Method, ...] = get_args(Method)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+BASE_DTYPES = ("int8", "nf4", "nf4-dq")
+"""What `transformers.BitsAndBytesConfig` can hold frozen weights as (`sizing.dtypes`)."""
+_LISTED = ", ".join(BASE_DTYPES)
 CAPACITY_BLOCK = "capacity-block"
 PAY_CHOICES: tuple[str, ...] = (*PAYS, "savings", CAPACITY_BLOCK, "best")
 """`best` is the cheapest of on demand, spot and Capacity Blocks: what needs no commitment beyond the run."""
@@ -96,8 +98,8 @@ class TrainingWishes:
             raise unknown("precision", self.precision, PRECISIONS, f"allowed: auto, {', '.join(PRECISIONS)}")
         if self.pay not in PAY_CHOICES:
             raise unknown("way of paying", self.pay, PAY_CHOICES)
-        if self.base_dtype:
-            dtype(self.base_dtype)
+        if self.base_dtype and self.base_dtype not in BASE_DTYPES:
+            raise unknown("base dtype", self.base_dtype, BASE_DTYPES, f"bitsandbytes trains over {_LISTED}")
         for name, value in (("max-hours", self.max_hours), ("max-usd", self.max_usd)):
             if value is not None and not (math.isfinite(value) and 0 < value <= 1e9):
                 raise UserError(f"{name} is {value:g}; it must be above 0 and at most 1,000,000,000")

@@ -282,6 +282,12 @@ def test_what_would_fit_is_an_option_that_does() -> None:
     assert again.recommended is not None
 
 
+def test_weights_in_int8_are_never_sharded() -> None:
+    found = found_for("meta-llama/Llama-3.1-70B", methods=("lora",), base_dtype="int8")
+    assert found.front
+    assert all(plan.setup.zero_stage == 0 for plan in found.front)
+
+
 def test_prompt_tuning_never_displaces_lora_at_the_same_cost() -> None:
     best = found_for(XL).recommended
     assert best is not None
@@ -306,6 +312,7 @@ def test_a_closed_model_cannot_be_fine_tuned() -> None:
         ({"max_usd": math.nan}, "max-usd is nan"),
         ({"max_nodes": 0}, "max-nodes is 0"),
         ({"methods": ()}, "no method given"),
+        ({"base_dtype": "gptq-int4"}, "unknown base dtype 'gptq-int4'"),
     ],
 )
 def test_bad_wishes_are_named(wishes: dict[str, object], says: str) -> None:
