@@ -15,6 +15,7 @@ from sizing.memory.training.layers import layer_footprint
 from sizing.memory.training.sharding import largest_matrix
 from sizing.memory.training.weights import base_parts
 
+HELD_OUT = DATA.with_name("held_out_training_points.csv")
 MACHINE_TERMS = ("operating system and container", "page cache headroom")
 
 
@@ -31,6 +32,15 @@ def training_results(path: Path = DATA) -> tuple[list[PointResult], list[OutOfSc
         else:
             results.append(result_of(point, case))
     return results, outside
+
+
+def held_out_training_results() -> tuple[list[PointResult], list[OutOfScope]]:
+    """Rows of the same tables that `measured_points.csv` leaves out (`held_out_training_points.csv`).
+
+    No constant is set by them. litgpt's two habits, parameters that stay gathered and adapters scattered into place,
+    were looked for with its rows of both files in view.
+    """
+    return training_results(HELD_OUT)
 
 
 def result_of(point: Point, case: Case) -> PointResult:

@@ -130,7 +130,7 @@ def _batch(point: Point) -> int | None:
 
 
 def _tokens(point: Point) -> int | None:
-    match = re.match(r"(?:<= )?(\d+)", point.seq_len)
+    match = re.match(r"(?:src)?(?:<= ?)?(\d+)", point.seq_len)
     return int(match.group(1)) if match else None
 
 

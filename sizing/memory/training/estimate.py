@@ -106,8 +106,8 @@ def lengths(model: ModelFacts, setup: TrainingSetup) -> tuple[int, int]:
     return tokens, setup.output_tokens or max(1, setup.input_tokens // 4)
 
 
-SLACK = 0.12
-SLACK_SHARDED = 0.25
+SLACK = 0.15
+SLACK_SHARDED = 0.35
 SLACK_EMPTIED = 0.03
 """Shares of what comes and goes that the caching allocator holds in pieces too small to be used. Sharded runs gather
 parameters in a stream of their own, whose blocks the computation cannot have. Calibrated on runs whose allocated peak

@@ -27,7 +27,7 @@ def setup_for(model, **asked):
 
 
 setups = st.builds(
-    lambda method, precision, optimizer, batch, tokens, gpus, stage, offload, ckpt, attention, accumulation: dict(
+    lambda method, precision, optimizer, batch, tokens, gpus, stage, offload, ckpt, attention, accumulation: dict(  # noqa: C408
         method=method,
         precision=precision,
         optimizer=optimizer,
@@ -170,7 +170,9 @@ def test_encoder_decoder_and_cross_attention_stand_apart():
 
 
 def test_what_is_gone_by_the_peak_is_named_all_the_same():
-    estimate = estimate_training(LLAMA, setup_for(LLAMA, precision="pure-bf16", micro_batch=1, optimizer_kernel="foreach"))
+    estimate = estimate_training(
+        LLAMA, setup_for(LLAMA, precision="pure-bf16", micro_batch=1, optimizer_kernel="foreach")
+    )
     assert estimate.assumptions["peak"] == "the optimizer's step"
     activations = estimate.device["activations, decoder layers"]
     assert activations.bytes == 0

@@ -51,7 +51,10 @@ def test_tensor_parallelism_divides_what_the_paper_says(batch, tokens, degree):
     hidden, heads = 64, 4
     found = layer_footprint(gpt_layer(hidden, heads), GPT, replace(SIXTEEN, shard=degree), batch, tokens)
     rows = batch * tokens
-    assert found.saved_bytes == rows * hidden * (10 + 24 // degree) + 5 * heads // degree * tokens * rows + rows * STATISTICS
+    assert (
+        found.saved_bytes
+        == rows * hidden * (10 + 24 // degree) + 5 * heads // degree * tokens * rows + rows * STATISTICS
+    )
 
 
 def test_a_fused_kernel_keeps_no_scores():

@@ -55,7 +55,9 @@ def test_a_trained_linear_keeps_its_input_and_a_frozen_one_does_not():
 
 
 def test_an_adapter_keeps_its_fp32_input_and_its_small_product():
-    recipe = Recipe(weights=2, kept=2, stream=2, full=False, norms_trained=False, targets=("q_proj",), rank=2, adapter=4)
+    recipe = Recipe(
+        weights=2, kept=2, stream=2, full=False, norms_trained=False, targets=("q_proj",), rank=2, adapter=4
+    )
     ops = Ops(recipe)
     x = ops.var(8 * 4, 2)
     adapted = ops.measure((x,), ops.linear("q_proj", x, 6, 4), counted=(x,))
