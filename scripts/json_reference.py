@@ -39,7 +39,8 @@ def kind(part: dict[str, Any]) -> str:
         return f"`{part['const']}`"
     if "enum" in part:
         return "one of " + ", ".join(f"`{value}`" for value in part["enum"])
-    types = part["type"] if isinstance(part["type"], list) else [part["type"]]
+    stated = part.get("type", "any value")
+    types: list[str] = stated if isinstance(stated, list) else [stated]
     if types == ["array"]:
         return f"list of {kind(part['items'])}"
     if types == ["object"] and isinstance(part.get("additionalProperties"), dict) and "properties" not in part:

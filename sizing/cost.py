@@ -62,6 +62,9 @@ class SageMakerLine:
     usd_per_hour: float | None
     usd_per_month: float | None
     usd_per_year: float | None
+    usd_per_1000_requests: float | None
+    usd_per_million_tokens: float | None
+    """Input and output tokens together."""
     difference_percent: float | None
     """How much dearer than EC2 on demand; None where either is unpriced."""
     as_of: str
@@ -73,6 +76,8 @@ class SageMakerLine:
             "usd_per_hour": self.usd_per_hour,
             "usd_per_month": _rounded(self.usd_per_month, 2),
             "usd_per_year": _rounded(self.usd_per_year, 2),
+            "usd_per_1000_requests": _rounded(self.usd_per_1000_requests),
+            "usd_per_million_tokens": _rounded(self.usd_per_million_tokens),
             "difference_percent": _rounded(self.difference_percent, 1),
             "as_of": self.as_of or None,
             "note": self.note or None,
@@ -131,7 +136,7 @@ def costs_of(choice: Choice) -> Costs:
         upfront=tuple((label, price.effective[name]) for name, label in _UPFRONT.items() if name in price.effective),
         requests_per_month=_requests_per_month(chosen, workload, "on-demand"),
         basis=_basis(chosen, workload),
-        sagemaker=_sagemaker(price, hosts, workload.hours_per_day),
+        sagemaker=_sagemaker(chosen, workload),
         rare_use=rare_use(choice.model, chosen, workload),
         reserved_pays_above_hours=reserved / on_demand * 24.0 if reserved and on_demand else None,
     )
@@ -159,18 +164,26 @@ def _basis(chosen: Chosen, workload: Workload) -> str:
     return f"a host that is never idle, at batch {chosen.serving.batch}: the least a request can cost"
 
 
+def _per_request(month: float, chosen: Chosen, workload: Workload, pay: Pay) -> tuple[float | None, float | None]:
+    """US dollars per 1,000 requests and per million tokens, of what a month costs."""
+    requests = _requests_per_month(chosen, workload, pay)
+    if requests is None:
+        return None, None
+    tokens = workload.input_tokens + workload.output_tokens
+    return month / requests * 1e3, month / (requests * tokens) * 1e6
+
+
 def _line(pay: Pay, chosen: Chosen, workload: Workload) -> Line:
     rate, hosts = chosen.price.usd_per_hour[pay], chosen.serving.hosts
     month = hosts * month_cost(rate, pay, workload.hours_per_day)
-    requests = _requests_per_month(chosen, workload, pay)
-    tokens = workload.input_tokens + workload.output_tokens
+    per_1000_requests, per_million_tokens = _per_request(month, chosen, workload, pay)
     return Line(
         pay=pay,
         usd_per_hour=rate,
         usd_per_month=month,
         usd_per_year=hosts * year_cost(rate, pay, workload.hours_per_day),
-        usd_per_1000_requests=None if requests is None else month / requests * 1e3,
-        usd_per_million_tokens=None if requests is None else month / (requests * tokens) * 1e6,
+        usd_per_1000_requests=per_1000_requests,
+        usd_per_million_tokens=per_million_tokens,
         as_of=price_date(chosen.price, pay),
         note=_note(pay, chosen.price),
     )
@@ -189,16 +202,22 @@ def _note(pay: Pay, price: Price) -> str:
     return "; ".join(notes)
 
 
-def _sagemaker(price: Price, hosts: int, hours_per_day: float) -> SageMakerLine:
+def _sagemaker(chosen: Chosen, workload: Workload) -> SageMakerLine:
+    price, hosts = chosen.price, chosen.serving.hosts
     name, rate = f"ml.{price.instance_type}", price.sagemaker_hosting
     if rate is None:
-        return SageMakerLine(name, None, None, None, None, "", f"unpriced: no hosting rate is known in {price.region}")
+        why = f"unpriced: no hosting rate is known in {price.region}"
+        return SageMakerLine(name, None, None, None, None, None, None, "", why)
     on_demand = price.usd_per_hour.get("on-demand")
+    month = hosts * month_cost(rate, "on-demand", workload.hours_per_day)
+    per_1000_requests, per_million_tokens = _per_request(month, chosen, workload, "on-demand")
     return SageMakerLine(
         instance_type=name,
         usd_per_hour=rate,
-        usd_per_month=hosts * month_cost(rate, "on-demand", hours_per_day),
-        usd_per_year=hosts * year_cost(rate, "on-demand", hours_per_day),
+        usd_per_month=month,
+        usd_per_year=hosts * year_cost(rate, "on-demand", workload.hours_per_day),
+        usd_per_1000_requests=per_1000_requests,
+        usd_per_million_tokens=per_million_tokens,
         difference_percent=None if on_demand is None else (rate / on_demand - 1.0) * 100.0,
         as_of=price.as_of.get("sagemaker", "undated"),
         note=price.terms.get("sagemaker_hosting", ""),

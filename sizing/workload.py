@@ -40,7 +40,7 @@ class Workload:
     batch: int = 1
     requests_per_day: float | None = None
     latency_s: float | None = None
-    """Seconds within which 95 of 100 requests must be answered whole."""
+    """Seconds within which 9 of 10 requests of the busiest hour must be answered whole."""
     hours_per_day: float = 24.0
     """Hours of a day in which the service runs (and requests arrive)."""
     peak_factor: float = PEAK_FACTOR

@@ -56,13 +56,17 @@ def _show_machine(out: Console, choice: Choice, chosen: Chosen) -> None:
     out.print(f"{model.name}: {count(model.params)} parameters, {model.architecture}, {model.licence}")
     hosts = f"{serving.hosts:,} × " if serving.hosts > 1 else ""
     price = f"{usd(chosen.usd_per_hour)} an hour{' each' if serving.hosts > 1 else ''}"
-    out.print()
-    out.print(
+    headline = (
         Text(f"{hosts}{chosen.instance.name}", style="bold")
         + Text(f" in {chosen.region}, {chosen.pay}: {price}, ")
         + Text(f"{usd(chosen.usd_per_month)} a month", style="bold")
         + Text(f", {usd(chosen.usd_per_year)} a year")
     )
+    out.print()
+    if len(headline) <= out.width:
+        out.print(headline)
+    else:
+        _line(out, headline.plain, "")
     gpus = f"{chosen.instance.gpu_count:g} × {gpu.name if gpu else 'no GPU'}"
     copies = f", {serving.copies} copies of the model" if serving.copies > 1 else ""
     _line(
@@ -151,8 +155,8 @@ def _show_costs(out: Console, costs: Costs) -> None:
             usd(endpoint.usd_per_hour),
             usd(endpoint.usd_per_month),
             usd(endpoint.usd_per_year),
-            "",
-            "",
+            rate(endpoint.usd_per_1000_requests),
+            rate(endpoint.usd_per_million_tokens),
         )
     out.print()
     out.print(drawn)

@@ -108,7 +108,9 @@ class Planner:
         gap = device if isinstance(device, str) else can_estimate(self.asked(dtype, lay.gpus), device)
         if gap or isinstance(device, str):
             if self.load is not None or self.workload.latency_s is not None:
-                return Refusal(instance.name, "speed unknown", f"speed unknown: {gap}; no latency can be promised")
+                return Refusal(
+                    instance.name, "speed unknown", f"speed unknown: {gap}; no load or latency can be promised"
+                )
             return Serving(dtype, lay.gpus, lay.copies, batch, 1, None, None, gap)
         if self.load is None:
             return self._serve_batch(instance, device, dtype, lay)

@@ -187,6 +187,7 @@ def test_a_schema_is_one_and_says_what_it_is(command: str) -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$id"].startswith(f"urn:berth:schema:{command.replace(' ', '-')}:")
     assert schema["title"] == f"What berth {command} --json prints"
+    assert schema["description"]
     for path, part in parts(schema):
         if "properties" in part and "type" in part:
             assert "additionalProperties" in part, f"{path} does not say whether it is open"

@@ -61,6 +61,10 @@ def test_sagemaker_stands_beside_the_same_machine_with_its_difference() -> None:
     assert (endpoint.instance_type, endpoint.usd_per_hour) == ("ml.g4dn.2xlarge", 0.94)
     assert endpoint.difference_percent == pytest.approx((0.94 / 0.752 - 1) * 100)
     assert endpoint.as_of == "2026-09-27"
+    on_demand = priced().line("on-demand")
+    assert on_demand is not None
+    for amount in ("usd_per_month", "usd_per_1000_requests", "usd_per_million_tokens"):
+        assert getattr(endpoint, amount) == pytest.approx(getattr(on_demand, amount) * 0.94 / 0.752)
 
 
 def test_spot_says_how_often_it_is_taken_away() -> None:
@@ -98,6 +102,11 @@ def test_costs_per_request_come_from_the_load(day: float, hours: float) -> None:
     for line in costs.lines:
         assert line.usd_per_1000_requests == pytest.approx(line.usd_per_month / (day * 365 / 12) * 1000)
         assert line.usd_per_million_tokens == pytest.approx((line.usd_per_1000_requests or 0) / 250 * 1000)
+    endpoint = costs.sagemaker
+    if endpoint.usd_per_month is None:
+        assert endpoint.usd_per_1000_requests is endpoint.usd_per_million_tokens is None
+    else:
+        assert endpoint.usd_per_1000_requests == pytest.approx(endpoint.usd_per_month / (day * 365 / 12) * 1000)
     json.dumps(costs.to_json(), allow_nan=False)
     assert costs.basis.endswith("requests a day")
 
@@ -118,7 +127,7 @@ def test_what_has_no_known_speed_has_no_cost_per_request() -> None:
     unrated = replace(known, gpu=replace(known.gpu, bandwidth=None))
     hardware = replace(HARDWARE, instances={known.name: unrated}, _offers={})
     costs = costs_of(choose(CATALOGUE["google/flan-t5-xl"], Workload(), hardware, Wishes(dtype="bf16")))
-    assert all(line.usd_per_1000_requests is None for line in costs.lines)
+    assert all(line.usd_per_1000_requests is None for line in (*costs.lines, costs.sagemaker))
     assert costs.requests_per_month is None
     assert costs.basis == ""
 
