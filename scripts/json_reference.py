@@ -32,7 +32,7 @@ Schema (draft 2020-12) of a command's document, complete in itself; this page sa
 def kind(part: dict[str, Any]) -> str:
     """The type of a value in a few words: `integer`, `string or null`, `one of a, b`, `place`."""
     if "$ref" in part:
-        return part["$ref"].rsplit("/", 1)[-1].replace("_", " ")
+        return str(part["$ref"]).rsplit("/", 1)[-1].replace("_", " ")
     if "anyOf" in part:
         return " or ".join(sorted((kind(option) for option in part["anyOf"]), key=lambda name: name == "null"))
     if "const" in part:
