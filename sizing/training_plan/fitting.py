@@ -15,6 +15,7 @@ from sizing.memory.training.setup import Method, Optimizer, Precision, TrainingS
 from sizing.memory.training.trained import trained_numel
 from sizing.memory.training.weights import base_dtype
 from sizing.models.facts import ModelFacts
+from sizing.start_up import StartUp, start_up
 from sizing.throughput.device import Device
 from sizing.training_plan.memories import FREE_SHARE, Memories, Situation, usable
 from sizing.training_plan.passes import passes_of
@@ -49,8 +50,15 @@ class Fitter:
         self.memories = Memories(model, task, wishes)
         self.passes = passes_of(model)
         self._shelves: dict[tuple[object, ...], tuple[Option, ...]] = {}
+        self._starts: dict[str, StartUp] = {}
         self._trained: dict[Method, float] = {}
         self._padded: dict[int, tuple[float, float]] = {}
+
+    def start_up(self, instance: InstanceType) -> StartUp:
+        """From the launch of a machine to the model in memory, the same for every method."""
+        if instance.name not in self._starts:
+            self._starts[instance.name] = start_up(self.model, instance)
+        return self._starts[instance.name]
 
     def trained(self, method: Method) -> float:
         """Trained elements under a method."""
@@ -143,13 +151,14 @@ class Fitter:
                     trained=self.trained(method),
                     unpacks=bool(stored and stored.quantized),
                 )
-                tokens, target = self._tokens(method, micro)
+                tokens, target = self.tokens(method, micro)
                 seconds = steps * step_time(self.passes, way, cluster, tokens, target).total
                 found.append(Option(seconds, at, way, total))
         # Equal times go to the larger micro-batch, which wastes less between kernels.
         return sorted(found, key=lambda o: (o.seconds, -o.way.micro_batch))
 
-    def _tokens(self, method: Method, micro_batch: int) -> tuple[float, float]:
+    def tokens(self, method: Method, micro_batch: int) -> tuple[float, float]:
+        """Input and target tokens of a sequence as padded to its micro-batch's longest, a soft prompt's included."""
         if micro_batch not in self._padded:
             self._padded[micro_batch] = self.task.lengths.padded(micro_batch)
         tokens, target = self._padded[micro_batch]

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sizing.hardware.types import InstanceType
-from sizing.models.facts import ModelFacts
-from sizing.start_up import start_up
+from sizing.start_up import StartUp
 from sizing.throughput.ranges import PACES, Range, ordered
-from sizing.training_plan.lengths import Lengths
 from sizing.training_plan.passes import Passes, forward_passes
 from sizing.training_plan.speed import Cluster, StepTime, Way, step_time
 from sizing.training_plan.tables import constants
@@ -70,24 +67,20 @@ class RunTime:
 
 
 def run_time(
-    model: ModelFacts,
-    instance: InstanceType,
+    start: StartUp,
     passes: Passes,
     way: Way,
     cluster: Cluster,
-    lengths: Lengths,
+    tokens: tuple[float, float],
     steps: int,
     checkpoint_bytes: float,
-    extra_tokens: int = 0,
 ) -> RunTime:
-    """The phases of a run of `steps` optimizer steps; `checkpoint_bytes` are sent at its end. `extra_tokens`:
-    of a soft prompt, before every input.
+    """The phases of a run of `steps` optimizer steps after a machine's `start`; `checkpoint_bytes` are sent at its end.
 
+    `tokens`: input and target tokens of a sequence as padded.
     Evaluation is a loss alone over a share of the examples (`constants.csv`): a forward pass each.
     """
-    start = start_up(model, instance)
-    tokens, target = lengths.padded(way.micro_batch)
-    by_pace = {p: step_time(passes, way, cluster, tokens + extra_tokens, target, p) for p in PACES}
+    by_pace = {p: step_time(passes, way, cluster, *tokens, p) for p in PACES}
     runs = forward_passes(way.method, way.checkpointing)
 
     def spread(seconds: list[float]) -> Range:

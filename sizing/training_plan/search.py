@@ -14,7 +14,7 @@ from sizing.memory.training.weights import weight_width
 from sizing.models.facts import ModelFacts
 from sizing.throughput.device import Device, device_of
 from sizing.throughput.ranges import Range
-from sizing.training_plan.fitting import Fitter, Option, prompt_tokens
+from sizing.training_plan.fitting import Fitter, Option
 from sizing.training_plan.front import cost_order, front_of, preferred
 from sizing.training_plan.plan import Plan, Refused, TrainingPlan
 from sizing.training_plan.pricing import Rate, pay_note, pays_of, rates_of
@@ -185,21 +185,19 @@ def _precision(fitter: Fitter, machine: _Machine, method: Method) -> Precision |
 
 def _plan(fitter: Fitter, machine: _Machine, option: Option) -> Plan:
     """`option` with its phases and its cheapest rate."""
-    model, task, way, at = fitter.model, fitter.task, option.way, option.at
+    task, way, at = fitter.task, option.way, option.at
     cluster = cluster_of(machine.instance, machine.device, at.nodes)
     steps = task.steps(option.global_batch)
     setup = fitter.memories.with_steps(at, way.micro_batch, way.accumulation)
     width = weight_width(setup) if at.method == "full" else 4
     time = run_time(
-        model,
-        machine.instance,
+        fitter.start_up(machine.instance),
         fitter.passes,
         way,
         cluster,
-        task.lengths,
+        fitter.tokens(at.method, way.micro_batch),
         steps,
         fitter.trained(at.method) * width,
-        prompt_tokens(at.method),
     )
     hours = time.hours
     rate = min(machine.rates, key=lambda r: (r.run_usd(hours.likely, at.nodes), r.region, r.pay))

@@ -39,7 +39,10 @@ class Cluster:
 
 
 def cluster_of(instance: InstanceType, device: Device, nodes: int) -> Cluster:
-    """The `Cluster` that `nodes` machines of a type make. Without EFA the sustained network rate counts."""
+    """The `Cluster` that `nodes` machines of a type make. Without EFA the sustained network rate counts; one machine
+    sends nothing over its network."""
+    if nodes == 1:
+        return Cluster(device, instance.gpus)
     gbps = (instance.network_gbps if instance.efa else None) or instance.network_baseline_gbps or instance.network_gbps
     return Cluster(device, instance.gpus, nodes, (gbps or 0.0) * 1e9 / 8)
 
