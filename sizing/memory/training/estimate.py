@@ -54,7 +54,7 @@ def estimate_training(model: ModelFacts, setup: TrainingSetup) -> MemoryEstimate
     terms = [
         *states.terms,
         *worst.terms,
-        *_elsewhere(worst, instants),
+        *_elsewhere(worst, instants, permanent),
         workspace_term(),
         slack_term(setup, permanent, moving),
         *context_terms(setup.gpus),
@@ -65,15 +65,24 @@ def estimate_training(model: ModelFacts, setup: TrainingSetup) -> MemoryEstimate
     )
 
 
-def _elsewhere(worst: Instant, instants: list[Instant]) -> list[Term]:
+WORTH_NAMING = 0.005
+"""Of the peak: a smaller term that is gone by then goes unnamed."""
+
+
+def _elsewhere(worst: Instant, instants: list[Instant], permanent: int) -> list[Term]:
     """Terms that are not there at the peak, as 0 bytes, with what they come to and when."""
     there = {t.name for t in worst.terms}
+    least = WORTH_NAMING * (permanent + worst.total)
     largest: dict[str, tuple[int, str]] = {}
     for instant in instants:
         for t in instant.terms:
             if t.bytes and t.name not in there and t.bytes > largest.get(t.name, (0, ""))[0]:
                 largest[t.name] = (t.bytes, instant.name)
-    return [term(name, 0, f"none at the peak; {gib(size)} in the {when}") for name, (size, when) in largest.items()]
+    return [
+        term(name, 0, f"none at the peak; {gib(size)} in the {when}")
+        for name, (size, when) in largest.items()
+        if size >= least
+    ]
 
 
 def check(model: ModelFacts, setup: TrainingSetup) -> None:

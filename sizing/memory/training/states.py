@@ -124,9 +124,8 @@ def _weights(model: ModelFacts, setup: TrainingSetup, ranks: int, *, on_host: bo
     if setup.method != "full":
         trained = trained_of(model, setup)
         name = "prompt embeddings" if setup.method == "prompt" else "adapters"
-        terms.append(
-            term(name, trained.numel * trained.width / ranks, f"{trained.label} × {trained.width} bytes{split}")
-        )
+        widths = " and ".join(str(g.width) for g in trained.groups) or "0"
+        terms.append(term(name, trained.size / ranks, f"{trained.label} × {widths} bytes{split}"))
     return terms
 
 
@@ -180,7 +179,7 @@ def _zero(model: ModelFacts, setup: TrainingSetup) -> States:
     terms.append(term("optimizer states", 0 if off else states, f"{setup.optimizer}, {trained.label}{split}{place}"))
 
     buckets = Buckets.of(setup, model.hidden_size)
-    largest = min(largest_matrix(model), trained.numel)
+    largest = min(largest_matrix(model) * trained.share, trained.numel)
     waiting = (min(buckets.reduce, trained.numel) + largest) * width
     step_bytes = (width + 4) if width == 2 else 4
     if stage <= 2:
@@ -198,7 +197,7 @@ def _zero(model: ModelFacts, setup: TrainingSetup) -> States:
         terms.append(
             term("reduce buckets", buckets.reduce * width, f"{count(buckets.reduce)} elements × {width} bytes")
         )
-        elements = gathered_elements(model, setup, buckets)
+        elements = gathered_elements(model, setup, buckets) * trained.share
         each = _gather_bytes(model, setup)
         gathered = [term("gathered parameters", elements * each, f"{count(elements)} live at once × {each:.3g} bytes")]
         in_backward = []
@@ -248,7 +247,7 @@ def _fsdp(model: ModelFacts, setup: TrainingSetup) -> States:
     states = trained.states(setup, stored) / n
     terms.append(term("optimizer states", 0 if off else states, f"{setup.optimizer}, {trained.label}{split}{place}"))
     each = _gather_bytes(model, setup)
-    layer, outside = layer_elements(model), outside_elements(model)
+    layer, outside = layer_elements(model) * trained.share, outside_elements(model) * trained.share
     outside_each = 4.0 if setup.precision == "fp32" else 2.0
     if setup.zero_stage == 3:
         layers, what = 2.0 * layer, f"two layers of {count(layer)}"
@@ -282,13 +281,11 @@ def _gather_bytes(model: ModelFacts, setup: TrainingSetup) -> float:
     if setup.method == "full":
         return 4.0 if setup.precision == "fp32" else 2.0
     parts = base_parts(model, replace(setup, tensor_parallel=1))
-    outside = 0.0
-    if setup.method == "qlora":
-        # Embeddings and head are in the root unit; the layers' own bytes count here.
-        layers = sum(t.numel for t in model.tensors if not is_head_or_embedding(t))
-        outside = sum(p.size for p in parts if p.name in ("weights", "quantization constants"))
-        return outside / max(1, layers)
-    return sum(p.size for p in parts) / max(1, model.params)
+    if setup.method != "qlora":
+        return sum(p.size for p in parts) / max(1, model.params)
+    # Embeddings and head, which are not quantized, are in the root unit.
+    packed = sum(p.size for p in parts if p.name in ("weights", "quantization constants"))
+    return packed / max(1, sum(t.numel for t in model.tensors if not is_head_or_embedding(t)))
 
 
 def rounded_up(size: float) -> int:
