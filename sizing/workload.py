@@ -79,7 +79,15 @@ class Workload:
 
 
 def default_tokens(model: ModelFacts, task: str, given_input: int | None, given_output: int | None) -> tuple[int, int]:
-    """Input and output tokens: those given, else the task's, cut to the model's context window."""
+    """Input and output tokens: those given, else the task's, cut to the model's context window.
+
+    Raises `UserError` where output is asked of a model that writes none.
+    """
+    if given_output and not model.generates:
+        raise UserError(
+            f"output-tokens is {given_output:,}, but {model.name} is {model.architecture}: it reads a text and writes "
+            "none; leave --output-tokens out"
+        )
     task_input, task_output = TASK_TOKENS.get(task, ANY_TASK_TOKENS)
     output = given_output if given_output is not None else (task_output if model.generates else 0)
     if given_input is not None:

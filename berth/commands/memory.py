@@ -95,6 +95,7 @@ def memory(
     from berth.hub import find_model
     from sizing.choosing.wishes import check_engine
     from sizing.errors import UserError, unknown
+    from sizing.workload import default_tokens
 
     if purpose not in ("inference", "training"):
         raise unknown("purpose", purpose, ("inference", "training"), hint="allowed: --for inference, --for training")
@@ -104,12 +105,13 @@ def memory(
     facts = find_model(model)
     if purpose == "inference":
         check_engine(facts, engine)
+        _, answer = default_tokens(facts, "", input_tokens, output_tokens)
         estimate, situation, setup = _inference(
             facts,
             dtype=dtype,
             batch=batch,
             input_tokens=input_tokens,
-            output_tokens=128 if output_tokens is None else output_tokens,
+            output_tokens=answer,
             tensor_parallel=tensor_parallel,
             engine=engine,
             attention=attention,

@@ -191,6 +191,7 @@ def test_tokens_beyond_the_context_window_are_noted(run_berth: Run) -> None:
         ((XL, "--input-tokens", "0"), "input-tokens is 0"),
         ((XL, "--input-tokens", "1000000000000"), "no machine serves above 100,000,000"),
         ((XL, "--output-tokens", "-1"), "output-tokens is -1; it must not be negative"),
+        (("google-bert/bert-base-uncased", "--output-tokens", "5"), "it reads a text and writes none"),
         ((XL, "--tensor-parallel", "0"), "tensor-parallel is 0"),
         ((XL, "--tensor-parallel", "3"), "32 attention heads, which cannot be split over 3 devices"),
         ((XL, "--tensor-parallel", "1000000"), "tensor-parallel is 1000000; at most 1024"),

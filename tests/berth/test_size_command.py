@@ -140,6 +140,7 @@ def test_a_folder_is_sized_like_a_name(run_berth: Run, tmp_path: Any) -> None:
         (("google/flan-t5-xl", "--requests-per-day", "1e30"), "requests-per-day is 1e+30"),
         (("google/flan-t5-xl", "--input-tokens", "0"), "input-tokens is 0"),
         (("google/flan-t5-xl", "--output-tokens", "-1"), "output-tokens is -1"),
+        (("google-bert/bert-base-uncased", "--output-tokens", "50"), "it reads a text and writes none"),
         (("google/flan-t5-xl", "--latency", "inf"), "latency is inf"),
         (("google/flan-t5-xl", "--latency", "-1"), "latency is -1"),
         (("google/flan-t5-xl", "--latency", "0.001"), "s for one request, 0.001 s asked"),
