@@ -24,8 +24,9 @@ other under ZeRO; what offloading moves to the host; the optimizer's update. The
 This page is written by `scripts/training_time_accuracy.py`.
 
 Lines marked *calibrate* gave likely constants. Lines marked *check* come from other sources or other machines and set
-none. The time compared is that of one optimizer step; an error above zero means that the estimate is too slow. *Within*
-counts the measurements between the estimate's fast and slow end.
+no likely constant; some fast and slow ends were widened in their light, so *within* is no test of its own there. The
+time compared is that of one optimizer step; an error above zero means that the estimate is too slow. *Within* counts
+the measurements between the estimate's fast and slow end.
 """
 LEFT_OUT = """\
 ## What is left out

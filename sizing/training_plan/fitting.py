@@ -20,7 +20,7 @@ from sizing.throughput.device import Device
 from sizing.training_plan.memories import FREE_SHARE, Memories, Situation, usable
 from sizing.training_plan.passes import passes_of
 from sizing.training_plan.plan import Refused
-from sizing.training_plan.speed import Cluster, Way, cluster_of, step_time
+from sizing.training_plan.speed import Cluster, Way, cluster_of, step_time, unpacks
 from sizing.training_plan.strategies import Strategy, micro_batches, strategies
 from sizing.training_plan.tables import Width
 from sizing.training_plan.task import TrainingTask, TrainingWishes
@@ -149,7 +149,7 @@ class Fitter:
                     accumulation=per_gpu // micro,
                     base_bytes=base,
                     trained=self.trained(method),
-                    unpacks=bool(stored and stored.quantized),
+                    unpacks=unpacks(stored) if stored else "never",
                 )
                 tokens, target = self.tokens(method, micro)
                 seconds = steps * step_time(self.passes, way, cluster, tokens, target).total

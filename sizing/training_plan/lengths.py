@@ -135,7 +135,7 @@ def _of_sample(sample: tuple[tuple[int, int], ...], both: bool, window: int | No
     cut = sum(max(a, b) > limit for a, b in pairs)
     if cut:
         notes.append(
-            f"{cut / len(pairs):.1%} of the examples are longer than {limit:,} tokens and are cut there (--context-window)"
+            f"{cut / len(pairs):.1%} of the examples exceed {limit:,} tokens and are cut there (--context-window)"
         )
     inputs = tuple(sorted(max(1, min(a, limit)) for a, _ in pairs))
     outputs = tuple(sorted(max(1, min(b, limit)) for _, b in pairs)) if both else ()

@@ -18,7 +18,7 @@ from sizing.models.catalogue import load_catalogue
 from sizing.throughput.device import PCIE_BYTES_PER_S, Device
 from sizing.throughput.ranges import Pace
 from sizing.training_plan.passes import passes_of
-from sizing.training_plan.speed import Cluster, Way, step_time
+from sizing.training_plan.speed import Cluster, Way, step_time, unpacks
 from sizing.training_plan.tables import FOLDER
 
 _SECONDS = {"s": 1.0, "minutes": 60.0, "hours": 3600.0}
@@ -96,7 +96,7 @@ def _measurement(row: dict[str, str], model: object) -> Measurement:
         accumulation=accumulation,
         base_bytes=base.weight_bytes,
         trained=float(trained_numel(facts, TrainingSetup(method=cast(Method, row["method"])))),
-        unpacks=base.quantized,
+        unpacks=unpacks(base),
     )
     passes, cluster = passes_of(facts), Cluster(device, gpus)
 

@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from sizing.dtypes import DType
 from sizing.hardware.types import InstanceType
 from sizing.memory.training.setup import Offload
 from sizing.throughput.device import PCIE_BYTES_PER_S, Device
@@ -22,6 +24,9 @@ from sizing.training_plan.tables import Width, constants, mfu
 ADAM_TRAFFIC_BYTES = 36.0
 """A mixed-precision AdamW step reads gradient, master weight and two moments and writes back three and a 16-bit copy:
 4 + 4 + 8 + 12 + 2 bytes, and the gradient once more for its norm, with the cast from 16 bit."""
+
+
+Unpacks = Literal["never", "backward", "every pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,13 @@ def cluster_of(instance: InstanceType, device: Device, nodes: int) -> Cluster:
     return Cluster(device, instance.gpus, nodes, (gbps or 0.0) * 1e9 / 8)
 
 
+def unpacks(base: DType) -> Unpacks:
+    """When weights held as `base` are expanded."""
+    if not base.quantized:
+        return "never"
+    return "backward" if base.name == "int8" else "every pass"
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """How a step is run, as far as speed goes. `base_bytes`: a stored base weight's bytes; `trained`: elements."""
@@ -61,8 +73,9 @@ class Way:
     accumulation: int
     base_bytes: float
     trained: float
-    unpacks: bool = False
-    """Quantized weights are expanded for every product."""
+    unpacks: Unpacks = "never"
+    """When quantized weights are expanded: bitsandbytes' 4-bit and GPTQ's for every product; LLM.int8 multiplies as it
+    is and expands for the backward pass (`MatMul8bitLt` in bitsandbytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +110,14 @@ def step_time(
     runs = forward_passes(way.method, way.checkpointing)
     micro = way.micro_batch * passes.forward(input_tokens, output_tokens) * runs / (peak * share)
     through = runs if way.method == "full" else runs + 1.0  # a backward pass launches as much as two forward passes
-    each = k.layer_seconds + (k.quantized_layer_seconds if way.unpacks else 0.0)
+    each = k.layer_seconds + (k.quantized_layer_seconds if way.unpacks != "never" else 0.0)
     launching = passes.layers * each * through / 3.0
     if way.zero_stage and way.method == "full":
         launching += passes.layers * k.zero_layer_seconds
-    if way.unpacks:
+    if way.unpacks != "never":
         moved = passes.quantizable * (way.base_bytes + 2.0)
-        micro += moved * (3.0 if way.checkpointing else 2.0) / (device.bandwidth * k.unpack_efficiency)
+        times = 1.0 if way.unpacks == "backward" else (3.0 if way.checkpointing else 2.0)
+        micro += moved * times / (device.bandwidth * k.unpack_efficiency)
     compute = micro * way.accumulation
     launch = max(0.0, launching - micro) * way.accumulation
     sent = _communication(passes, way, cluster, pace)

@@ -165,7 +165,7 @@ def test_examples_longer_than_the_window_are_cut_and_said() -> None:
     llama = load_catalogue()[LLAMA]
     cut = lengths_of(llama, ((5000, 0), (10, 0)), None, None, None)
     assert cut.input_tokens == 4096
-    assert any("50.0% of the examples are longer than 4,096 tokens" in note for note in cut.notes)
+    assert any("50.0% of the examples exceed 4,096 tokens" in note for note in cut.notes)
     kept = lengths_of(llama, ((5000, 0), (10, 0)), None, None, 8192)
     assert kept.input_tokens == 5000
 

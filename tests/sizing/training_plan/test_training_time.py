@@ -112,6 +112,15 @@ def test_between_machines_the_network_is_what_counts() -> None:
     assert sent[1] >= sent[2] > 0
 
 
+def test_weights_of_4_bits_are_expanded_in_each_pass_and_those_of_8_in_the_last() -> None:
+    way = replace(WAY, method="qlora", checkpointing=True, base_bytes=0.5, trained=1e7, zero_stage=0)
+    never, backward, every = (
+        step_time(llama(), replace(way, unpacks=when), Cluster(A100, 1), 4096, 0).compute
+        for when in ("never", "backward", "every pass")
+    )
+    assert every - never == pytest.approx(3 * (backward - never))
+
+
 def test_one_gpu_communicates_nothing() -> None:
     assert step_time(llama(), WAY, Cluster(A100, 1), 512, 0).communication == 0
 
