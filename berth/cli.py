@@ -22,6 +22,8 @@ COMMANDS: tuple[str, ...] = (
     "bundle",
     "serve",
     "verify",
+    "review",
+    "report",
     "preview",
     "doctor",
     "catalog",

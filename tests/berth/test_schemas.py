@@ -92,6 +92,7 @@ ON_THEIR_OWN = {
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
     "new",
+    "review summary",  # tests/berth/review/test_review_summary.py
     "verify",  # tests/model_runtime/test_verify.py, where a model is served
 }
 CASES = [(command, arguments) for command, tries in SITUATIONS.items() for arguments in tries]
@@ -207,7 +208,7 @@ def types_of(part: dict[str, Any]) -> set[str]:
     return {found} if isinstance(found, str) else set(found)
 
 
-PURE_NUMBERS = {"overhead", "peak_factor", "compute_capability", "gpu_count", "quantity"}
+PURE_NUMBERS = {"kappa", "overhead", "peak_factor", "compute_capability", "gpu_count", "quantity"}
 UNITS = (
     "byte",
     "gib",
@@ -336,7 +337,7 @@ def test_a_document_that_lacks_a_key_or_holds_an_alien_is_refused(run_berth: Run
         ("size", (XL,), ("choice", "max_batch"), 0),
         ("size", (XL,), ("choice",), None),
         ("size", (XL,), ("costs",), None),
-        ("size", (XL,), ("costs", "by_pay", "spot", "usd_per_month"), 0),
+        ("size", (XL,), ("costs", "by_pay", "spot", "usd_per_hour"), 0),
         ("size", (XL,), ("costs", "rare_use", "start_up", "total_s"), 485),
         ("size", (XL,), ("sagemaker", "usd_per_hour"), 0),
         ("size", (XL,), ("refused", 0, "short_bytes"), 0),

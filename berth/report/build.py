@@ -1,0 +1,101 @@
+"""From documents to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from berth.report.blocks import Fact, Facts, Report, Section, Source
+from berth.report.commands import command_of
+from berth.report.documents import KINDS, Document
+from berth.report.sections import cost, machine, measured, memory, model, need, quality, risks, teardown, training
+from berth.report.sections.measured import machine_name
+from berth.report.sections.quality import value_of
+from berth.report.text import pay_name, usd
+
+_SECTIONS = (need, model, memory, machine, cost, training, measured, quality, risks, teardown)
+_LACKS = {
+    "assess": "whether a language model is needed at all",
+    "size": "machine and cost of serving",
+    "training": "the cost of the fine-tune",
+    "preview": "the bill of the stack",
+    "measurement": "anything measured",
+    "evaluation": "metrics of base and fine-tuned answers",
+    "review": "answers judged by eye",
+}
+
+
+def build(documents: Mapping[str, Document], title: str = "") -> Report:
+    """The report of `documents` (kind -> document, as `documents.gather` returns them)."""
+    sections: list[Section] = [made for part in _SECTIONS if (made := part.section(documents)) is not None]
+    found = model.of(documents)
+    return Report(
+        title or (f"{found[0]['name']}: can it do the job, and at what cost?" if found else "Berth report"),
+        tuple(tentative(documents)),
+        Facts(tuple(_glance(documents))),
+        tuple(sections),
+        tuple(Source(kind, d.path, command_of(d), _dated(d.content)) for kind, d in documents.items()),
+        tuple(f"{lacks}: {KINDS[kind]}" for kind, lacks in _LACKS.items() if kind not in documents),
+    )
+
+
+def _dated(content: Mapping[str, Any]) -> str:
+    return str(content.get("measured_at") or content.get("made_at") or "")
+
+
+def tentative(documents: Mapping[str, Document]) -> list[str]:
+    """Why the report's figures are estimates still; empty where the planned kind of machine has been measured."""
+    if "measurement" not in documents:
+        return ["nothing has been measured: every speed and size is an estimate until `berth verify` has run"]
+    content = documents["measurement"].content
+    choice = documents["size"].content["choice"] if "size" in documents else None
+    planned = choice["gpu"] if choice and choice["gpus"] else ""
+    if content["machine"] is None:
+        return [f"the measurement is of {content['target']} from outside: which machine answered is not known"]
+    if planned and not content["machine"]["gpus"]:
+        return [f"the measurement is of another machine ({machine_name(content)}) than the one planned ({planned})"]
+    return []
+
+
+def _glance(documents: Mapping[str, Document]) -> list[Fact]:
+    facts = []
+    if "assess" in documents:
+        verdict = documents["assess"].content["verdict"]
+        facts.append(Fact("A language model is", need.VERDICTS.get(verdict, verdict), "assess"))
+    found = model.of(documents)
+    if found is not None:
+        facts.append(Fact("Model", found[0]["name"], found[1], found[0]["licence"] or "licence not known"))
+    if "size" in documents:
+        content = documents["size"].content
+        choice, costs = content["choice"], content["costs"]
+        if choice is None:
+            facts.append(Fact("Machine", "none fits", "size"))
+        else:
+            facts.append(Fact("Machine", f"{choice['hosts']} × {choice['instance_type']}", "size", choice["region"]))
+            facts.append(Fact("A month", usd(choice["usd_per_month"]), "size", pay_name(choice["pay"])))
+            line = costs["by_pay"].get(choice["pay"]) if costs else None
+            if line and line["usd_per_1000_requests"] is not None:
+                facts.append(Fact("1,000 requests", usd(line["usd_per_1000_requests"]), "size"))
+    elif "preview" in documents:
+        facts.append(Fact("A month", usd(documents["preview"].content["bill"]["usd_per_month"]), "preview"))
+    plan = documents["training"].content["plan"] if "training" in documents else None
+    if plan is not None:
+        facts.append(Fact("A fine-tune", usd(plan["usd"]["likely"]), "training", plan["instance_type"]))
+    if "measurement" in documents:
+        content = documents["measurement"].content
+        best = next((s for s in content["sweep"] if s["concurrency"] == content["best_concurrency"]), None)
+        if best is not None and best["latency_s_p90"] is not None:
+            latency = f"{best['latency_s_p90']['median']:.3g} s"
+            facts.append(Fact("9 of 10 answers within", latency, "measurement", f"{best['concurrency']} clients"))
+    if "evaluation" in documents:
+        metrics = documents["evaluation"].content["metrics"]
+        base, tuned = metrics.get("base") or {}, metrics.get("tuned") or {}
+        name = next(iter(tuned or base), None)
+        if name is not None:
+            shown = [f"{v:.3g}" for side in (base, tuned) if (v := value_of(side.get(name))) is not None]
+            facts.append(Fact(name, " → ".join(shown), "evaluation", "base → fine-tuned" if len(shown) > 1 else ""))
+    if "review" in documents:
+        correct = documents["review"].content["answers"]["tuned"]["correct"]
+        if correct["share"] is not None:
+            facts.append(Fact("Correct by eye", f"{correct['share']:.0%}", "review", "fine-tuned"))
+    return facts
