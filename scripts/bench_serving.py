@@ -143,7 +143,9 @@ def stock_way(djl: Path, folder: Path, task: str) -> Callable[[Sequence[str]], l
     return run
 
 
-def measure(kind: str, hidden_size: int, layers: int, rounds: int, djl: Path | None) -> list[dict[str, Any]]:
+def measure(
+    kind: str, hidden_size: int, layers: int, rounds: int, djl: Path | None, concurrencies: Sequence[int]
+) -> list[dict[str, Any]]:
     from model_runtime.generate import Generator
     from model_runtime.handler.service import Service
     from model_runtime.handler.settings import ServingSettings
@@ -183,7 +185,7 @@ def measure(kind: str, hidden_size: int, layers: int, rounds: int, djl: Path | N
             else:
                 ways["stock"] = stock
         rows = []
-        for concurrency in CONCURRENCIES:
+        for concurrency in concurrencies:
             texts = prompts(concurrency)
             repeats = max(1, 8 // concurrency)
             taken: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
@@ -235,11 +237,14 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["t5", "llama"])
     parser.add_argument("--hidden-size", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=CONCURRENCIES)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     rows = [
-        row for kind in given.kinds for row in measure(kind, given.hidden_size, given.layers, given.rounds, given.djl)
+        row
+        for kind in given.kinds
+        for row in measure(kind, given.hidden_size, given.layers, given.rounds, given.djl, given.concurrency)
     ]
     if given.output:
         draft = given.output.with_suffix(".tmp")

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import httpx
 
-Api = Literal["native", "openai"]
+Api = Literal["native", "openai", "labels"]
+"""`labels`: the native form to a classifier, which answers at once and generates nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,12 @@ class Sample:
 
 
 def body_of(api: Api, prompt: str, output_tokens: int, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Path and body of a streaming request for exactly `output_tokens` tokens (`openai`: at most as many)."""
+    """Path and body of a streaming request for exactly `output_tokens` tokens (`openai`: at most as many).
+
+    A classifier's answer (`labels`) is no stream and has no tokens.
+    """
+    if api == "labels":
+        return "/invocations", {"inputs": prompt}
     if api == "openai":
         usage = {"include_usage": True}
         return "/v1/completions", {
@@ -56,6 +62,8 @@ async def ask(client: httpx.AsyncClient, path: str, body: dict[str, Any], due: f
                 if not event or event == "[DONE]":
                     continue
                 document = json.loads(event)
+                if not isinstance(document, dict):
+                    continue  # a classifier's labels
                 if "error" in document:
                     status = int(document.get("code", 500))
                     return Sample(status, first, time.perf_counter() - due, 0, 0, event[:200])

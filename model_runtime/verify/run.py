@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,9 @@ def _folder(plan: Plan, folder: Path, say: Say) -> dict[str, Any]:
             batch=fitting[-1]["batch"], input_tokens=shape[0], output_tokens=shape[1],
         )  # fmt: skip
         memory = compare(start_up, fitting[-1], estimate)
+    labels = start_up["architecture"] == "encoder-only"
     with served(folder, plan, say) as url:
-        traffic = _traffic(plan, url, work, say)
+        traffic = _traffic(replace(plan, api="labels") if labels else plan, url, work, say)
     return {
         "model": {
             "name": settings.model_name,
@@ -192,8 +193,7 @@ async def _measure(plan: Plan, url: str, load: Load, work: VerifyWorkload, say: 
     async with client_for(url, plan.api_key, plan.timeout_s, max(plan.max_concurrency, 256)) as client:
         await _warm_up(client, load, plan, say)
         sweep = await _sweep(client, load, plan, work.latency_s, say)
-        best = max(step["output_tokens_per_s"]["median"] for step in sweep)
-        top = next(step for step in sweep if step["output_tokens_per_s"]["median"] == best)
+        top = max(sweep, key=lambda step: _throughput(step, load))
         rate = plan.rate or OPEN_SHARE * top["requests_per_s"]["median"]
         say(f"arrivals of a Poisson process, {rate:.3g} a second")
         arrived = await open_loop(client, load, rate, plan.requests)
@@ -246,18 +246,25 @@ async def _sweep(
                 step[f"{name}_{point}"] = spread(values) if values else None
         steps.append(step)
         p90 = step["latency_s_p90"]
+        unit = "requests" if load.api == "labels" else "tokens"
         say(
-            f"  concurrency {concurrency}: {step['output_tokens_per_s']['median']:.4g} tokens/s"
+            f"  concurrency {concurrency}: {_throughput(step, load):.4g} {unit}/s"
             + (f", p90 {p90['median']:.3g} s" if p90 else "")
         )
         if step["failed"] or (latency_s is not None and p90 and p90["median"] > latency_s):
             break
         if len(steps) > 1:
-            before, now = (s["output_tokens_per_s"]["median"] for s in steps[-2:])
+            before, now = (_throughput(s, load) for s in steps[-2:])
             if now < before * RISES:
                 break
         concurrency *= 2
     return steps
+
+
+def _throughput(step: dict[str, Any], load: Load) -> float:
+    """Tokens a second; of a classifier, which makes none, requests."""
+    name = "requests_per_s" if load.api == "labels" else "output_tokens_per_s"
+    return float(step[name]["median"])
 
 
 async def _splits(client: httpx.AsyncClient) -> float | None:

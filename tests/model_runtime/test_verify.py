@@ -197,6 +197,18 @@ def test_a_url_is_measured_from_outside(wide: Callable[[str], Generator], tmp_pa
         read_measurement(tmp_path / "other.json")
 
 
+def test_a_classifier_is_measured_in_requests(wide: Callable[[str], Generator]) -> None:
+    settings = ServingSettings("m", model_name="tiny", batch_size=4)
+    server = Server(Service(Generator(wide("bert").loaded, settings.limits), settings, write=lambda _: None))
+    with running(server) as url:
+        plan = Plan(url, input_tokens=8, requests=6, runs=1, max_concurrency=2, api="labels")
+        document = verify(plan, lambda _: None)
+    jsonschema.validate(document, load_schema("verify"))
+    assert document["sweep"][0]["requests_per_s"]["median"] > 0
+    assert document["sweep"][0]["output_tokens_per_s"]["median"] == 0
+    assert document["open_loop"]["latency_s"]["p50"] > 0
+
+
 def test_the_verdict_says_when_the_choice_should_change() -> None:
     term = {
         "name": "driver",
