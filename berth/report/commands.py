@@ -66,13 +66,15 @@ def _size(content: dict[str, Any]) -> str:
 
 
 def _training(content: dict[str, Any]) -> str:
+    """Lengths that were assumed are left out: given, they would be no assumption."""
     task, wishes = content["task"], content["wishes"]
+    assumed = any("assumption: --input-tokens" in note for note in content["notes"])
     return _line(
         "size",
         content["model"]["name"],
         **{"for": "training", "data": task["examples"]},
-        input_tokens=task["input_tokens"],
-        output_tokens=task["output_tokens"] or None,
+        input_tokens=None if assumed else task["input_tokens"],
+        output_tokens=None if assumed else task["output_tokens"] or None,
         epochs=_other_than(1.0, task["epochs"]),
         global_batch=_other_than(64, task["global_batch"]),
         region=wishes["region"],

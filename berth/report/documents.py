@@ -186,7 +186,7 @@ def _facts(document: Document) -> list[tuple[str, str, str]]:
         if machine and machine["gpus"]:
             found.append(("GPU", _gpu(machine["gpus"][0]["name"])))
             if model:
-                found.append(("dtype", model["dtype"]))
+                found.append(("dtype", (content["settings"] or {}).get("quantize") or model["dtype"]))
     elif document.kind in ("evaluation", "review"):
         found.append(("model", content.get("model")))
     return [(what, str(value), path) for what, value in found if value not in (None, "")]
