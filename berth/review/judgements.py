@@ -51,12 +51,12 @@ def parse(record: Any) -> Judgement:
     allowed: Iterable[str] = PREFERENCES if answer == "preference" else LABELS
     if answer not in (*ANSWERS, "preference"):
         raise ValueError("answer is none of base, tuned, preference")
-    if label is not None and label not in allowed:
+    if label is not None and (not isinstance(label, str) or label not in allowed):
         raise ValueError(f"label is none of {', '.join(allowed)}")
     comment, order = record.get("comment") or "", record.get("order") or "suspicious"
     if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT:
         raise ValueError(f"comment is no text of at most {LONGEST_COMMENT} characters")
-    if order not in ORDERS:
+    if not isinstance(order, str) or order not in ORDERS:
         raise ValueError(f"order is none of {', '.join(ORDERS)}")
     if len(record["reviewer"]) > LONGEST_NAME or len(record["row"]) > LONGEST_NAME:
         raise ValueError(f"reviewer and row have at most {LONGEST_NAME} characters")

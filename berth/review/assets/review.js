@@ -382,7 +382,7 @@
     const where = event.target;
     const typing = where.matches?.('input:not([type=checkbox]), textarea, select');
     if (typing || get('keys').open || event.ctrlKey || event.metaKey || event.altKey) {
-      if (typing && event.key === 'Escape') get('item').focus();
+      if (typing && (event.key === 'Escape' || (event.key === 'Enter' && where === get('search')))) get('item').focus();
       return;
     }
     const key = event.key;
