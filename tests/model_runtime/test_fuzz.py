@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ALLOWED = {200, 202, 400, 404, 405, 408, 413, 415, 422, 503}
 GOOD = {"inputs": "The ship", "parameters": {"max_new_tokens": 4}}
 PATHS = ("/invocations", "/predictions/tiny-llama", "/v1/chat/completions", "/v1/completions", "/feedback")
-RAW, SCHEMA, HYPOTHESIS = 6000, 2000, 2000
+RAW, SCHEMA, HYPOTHESIS = 7000, 2000, 2000
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -183,5 +183,5 @@ def test_after_all_of_it_the_server_is_well_and_right(served: Served, tmp_path: 
     assert first.status_code == 200
     assert first.json()["details"]["generated_tokens"] == 4
     assert served.client.post("/invocations", json=GOOD).json() == first.json()
-    assert served.statuses.total() >= 9000
+    assert served.statuses.total() >= 10_000
     print(dict(served.statuses))
