@@ -10,8 +10,7 @@ from berth.report.commands import command_of
 from berth.report.documents import KINDS, Document
 from berth.report.sections import cost, machine, measured, memory, model, need, quality, risks, teardown, training
 from berth.report.sections.measured import machine_name
-from berth.report.sections.quality import value_of
-from berth.report.text import pay_name, usd
+from berth.report.text import number, pay_name, usd
 
 _SECTIONS = (need, model, memory, machine, cost, training, measured, quality, risks, teardown)
 _LACKS = {
@@ -87,13 +86,13 @@ def _glance(documents: Mapping[str, Document]) -> list[Fact]:
         if best is not None and best["latency_s_p90"] is not None:
             latency = f"{best['latency_s_p90']['median']:.3g} s"
             facts.append(Fact("9 of 10 answers within", latency, "measurement", f"{best['concurrency']} clients"))
-    if "evaluation" in documents:
-        metrics = documents["evaluation"].content["metrics"]
-        base, tuned = metrics.get("base") or {}, metrics.get("tuned") or {}
-        name = next(iter(tuned or base), None)
-        if name is not None:
-            shown = [f"{v:.3g}" for side in (base, tuned) if (v := value_of(side.get(name))) is not None]
-            facts.append(Fact(name, " → ".join(shown), "evaluation", "base → fine-tuned" if len(shown) > 1 else ""))
+    if "evaluation" in documents and documents["evaluation"].content["metrics"]:
+        first = documents["evaluation"].content["metrics"][0]
+        sides = [first[side]["value"] for side in ("base", "model") if first[side] is not None]
+        shown = [number(value) for value in sides if value is not None]
+        if shown:
+            note = "base → fine-tuned" if len(shown) > 1 else ""
+            facts.append(Fact(first["metric"], " → ".join(shown), "evaluation", note))
     if "review" in documents:
         correct = documents["review"].content["answers"]["tuned"]["correct"]
         if correct["share"] is not None:

@@ -109,10 +109,21 @@ def _preview(content: dict[str, Any]) -> str:
     return _line("preview", content["stack"])
 
 
+def _evaluation(content: dict[str, Any]) -> str:
+    base = content["base"] or "none"
+    return _line("evaluate", content["model"], "--out", "FOLDER", base=base, part=_other_than("test", content["part"]))
+
+
+def _review(content: dict[str, Any]) -> str:
+    return _line("review", "summary", content["predictions"], judgements=content["judgements"])
+
+
 _MAKERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "assess": _assess,
     "size": _size,
     "training": _training,
     "memory": _memory,
     "preview": _preview,
+    "evaluation": _evaluation,
+    "review": _review,
 }

@@ -19,7 +19,7 @@ KINDS: dict[str, str] = {
     "memory": "berth memory MODEL --json",
     "preview": "berth preview STACK --json",
     "measurement": "berth verify FOLDER --report FILE",
-    "evaluation": "berth evaluate --json",
+    "evaluation": "berth evaluate MODEL --out FOLDER --json",
     "review": "berth review summary FILE --json",
 }
 """What a report is made of, in the order in which it is told, and the command that makes it."""
@@ -29,7 +29,6 @@ _TOLD_BY: dict[str, set[str]] = {
     "training": {"model", "task", "plan", "by_method"},
     "memory": {"model", "for", "device", "host"},
     "preview": {"stack", "role", "resources", "bill"},
-    "evaluation": {"metrics"},
 }
 
 
@@ -45,13 +44,13 @@ class Document:
 @cache
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema that a document of `kind` keeps to."""
-    if kind in ("training", "evaluation"):
-        text = files("berth.report").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8")
+    if kind == "training":
+        text = files("berth.report").joinpath("training.schema.json").read_text(encoding="utf-8")
         schema: dict[str, Any] = json.loads(text)
         return schema
     from berth.schemas import load
 
-    return load({"review": "review summary", "measurement": "verify"}.get(kind, kind))
+    return load({"review": "review summary", "measurement": "verify", "evaluation": "evaluate"}.get(kind, kind))
 
 
 def kind_of(content: Mapping[str, Any]) -> str | None:
@@ -187,8 +186,8 @@ def _facts(document: Document) -> list[tuple[str, str, str]]:
             found.append(("GPU", _gpu(machine["gpus"][0]["name"])))
             if model:
                 found.append(("dtype", (content["settings"] or {}).get("quantize") or model["dtype"]))
-    elif document.kind in ("evaluation", "review"):
-        found.append(("model", content.get("model")))
+    elif document.kind == "evaluation":
+        found.append(("model", content["base"] or content["model"]))
     return [(what, str(value), path) for what, value in found if value not in (None, "")]
 
 

@@ -1,4 +1,8 @@
-"""Predictions: one JSON object a line, with `input`, `reference`, `base`, `tuned` and `metrics`."""
+"""Predictions: one JSON object a line, with `input`, `reference`, `base`, `tuned` and `metrics`.
+
+What `berth evaluate` writes is read as it is: there `target` is the reference, `base_prediction` and `prediction` are
+the answers.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,10 @@ from typing import Any
 
 from sizing.errors import UserError
 
+_TEXTS = {"input": "input", "reference": "target", "base": "base_prediction", "tuned": "prediction"}
+"""Each text and the name that `berth evaluate` gives it."""
+_PROBABILITIES = ("base_probability", "model_probability")
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -26,6 +34,8 @@ class Prediction:
     base: str | None
     tuned: str | None
     metrics: dict[str, float]
+    signs: tuple[str, ...] = ()
+    """What the file itself says against the answer."""
 
     @property
     def answer(self) -> str:
@@ -61,19 +71,19 @@ def _row(path: Path, number: int, line: str, index: int, seen: Counter[str]) -> 
     if not isinstance(row, dict):
         raise UserError(f"{where} is no object; it needs input and base or tuned")
     texts = {}
-    for name in ("input", "reference", "base", "tuned"):
-        value = row.get(name)
+    for name, other in _TEXTS.items():
+        value = row.get(other) if row.get(name) is None else row[name]
         if value is not None and not isinstance(value, str):
             raise UserError(f"{where}: {name} is no text but {type(value).__name__}")
         texts[name] = value
     if texts["input"] is None or (texts["base"] is None and texts["tuned"] is None):
         has = ", ".join(str(key) for key in list(row)[:8]) or "nothing"
-        raise UserError(f"{where} needs input and base or tuned; it has {has}")
+        raise UserError(f"{where} needs input, and base or tuned (or prediction); it has {has}")
     key = hashlib.sha256(json.dumps(list(texts.values())).encode()).hexdigest()[:16]
     seen[key] += 1
     if seen[key] > 1:
         key = f"{key}-{seen[key]}"
-    given = row.get("id")
+    given = row.get("id", f"line {row['line']}" if "line" in row else None)
     return Prediction(
         key,
         index,
@@ -82,8 +92,18 @@ def _row(path: Path, number: int, line: str, index: int, seen: Counter[str]) -> 
         texts["reference"],
         texts["base"],
         texts["tuned"],
-        dict(_numbers(row.get("metrics"))),
+        dict(_numbers(row.get("metrics"))) | dict(_numbers({k: row.get(k) for k in _PROBABILITIES})),
+        _signs(row),
     )
+
+
+def _signs(row: dict[str, Any]) -> tuple[str, ...]:
+    side = "base" if row.get("prediction") is None else "model"
+    found = ["cut at the limit of tokens"] if row.get(f"{side}_finish_reason") == "length" else []
+    lost = row.get(f"{side}_truncated_tokens")
+    if isinstance(lost, int) and lost > 0:
+        found.append(f"{lost:,} tokens of the input did not fit")
+    return tuple(found)
 
 
 def _numbers(metrics: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -90,7 +90,7 @@ def suspicions(rows: Sequence[Prediction]) -> list[Suspicion]:
 
 
 def _odd(row: Prediction, answer: list[str], source: list[str]) -> list[str]:
-    reasons = []
+    reasons = list(row.signs)
     known = set(_NUMBER.findall(row.input)) | set(_NUMBER.findall(row.reference or ""))
     numbers = [n for n in dict.fromkeys(_NUMBER.findall(row.answer)) if n not in known]
     if numbers:

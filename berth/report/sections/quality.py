@@ -9,27 +9,64 @@ from berth.report.blocks import Bars, Block, Fact, Facts, Items, Section, Table
 from berth.report.documents import Document
 from berth.report.text import number
 
-
-def value_of(entry: Any) -> float | None:
-    """The number of a metric, which stands alone or as `value` beside its interval."""
-    return entry.get("value") if isinstance(entry, Mapping) else entry
+_SIDES = (("base", "Base"), ("model", "Fine-tuned"))
 
 
 def section(documents: Mapping[str, Document]) -> Section | None:
     blocks: list[Block] = []
     if "evaluation" in documents:
-        metrics = documents["evaluation"].content["metrics"]
-        base, tuned = metrics.get("base") or {}, metrics.get("tuned") or {}
-        rows = []
-        for name in dict.fromkeys((*base, *tuned)):
-            before, after = value_of(base.get(name)), value_of(tuned.get(name))
-            change = "–" if before is None or after is None else f"{after - before:+.3g}"
-            rows.append((name, *("–" if v is None else number(v) for v in (before, after)), change))
-        caption = "Metrics on the test set"
-        blocks.append(Table(("Metric", "Base", "Fine-tuned", "Change"), tuple(rows), "evaluation", caption, (1, 2, 3)))
+        blocks += _metrics(documents["evaluation"].content)
     if "review" in documents:
         blocks += _review(documents["review"].content)
     return Section("quality", "Quality, base against fine-tuned", tuple(blocks)) if blocks else None
+
+
+def _metrics(content: dict[str, Any]) -> list[Block]:
+    """Metrics with their intervals, and how many answers bear signs that a person should read them."""
+    level = f"{content['bootstrap']['level_percent']:g} % intervals"
+    rows = tuple(
+        (
+            m["metric"],
+            *(_interval(m[side]) for side in ("base", "model")),
+            _interval(m["difference"]),
+            m["verdict"] or "",
+        )
+        for m in content["metrics"]
+    )
+    facts = [
+        Fact("Evaluated", content["model"], "evaluation", f"beside {content['base']}" if content["base"] else ""),
+        Fact("Examples", f"{content['examples']:,}", "evaluation", f"of the {content['part']} part"),
+    ]
+    blocks: list[Block] = [
+        Facts(tuple(facts)),
+        Table(
+            ("Metric", "Base", "Fine-tuned", "Difference", "So"),
+            rows,
+            "evaluation",
+            f"Metrics on the test set ({level})",
+            (1, 2, 3),
+        ),
+    ]
+    if content["signs"]:
+        sides = [(name, content["signs"][side]) for side, name in _SIDES if side in content["signs"]]
+        names = ("repetitive", "cut", "novel_numbers")
+        said = ("repeat themselves", "cut at the limit", "numbers that the input lacks")
+        signs = tuple(
+            (label, *(f"{found[f'{name}_percent']:g} %" for _, found in sides))
+            for name, label in zip(names, said, strict=True)
+        )
+        columns = ("Answers with", *(name for name, _ in sides))
+        right = tuple(range(1, len(columns)))
+        blocks.append(Table(columns, signs, "evaluation", "Signs that an answer should be read", right))
+    return blocks
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["value"] is None:
+        return "–"
+    if found["low"] is None or found["high"] is None:
+        return number(found["value"])
+    return f"{number(found['value'])} ({number(found['low'])} to {number(found['high'])})"
 
 
 def _review(summary: dict[str, Any]) -> list[Block]:

@@ -1,4 +1,4 @@
-"""A measurement as `berth verify` writes it; the numbers are made up for these tests."""
+"""A measurement and an evaluation as Berth's commands write them; the numbers are made up for these tests."""
 
 from __future__ import annotations
 
@@ -55,5 +55,26 @@ def measurement(**changes: Any) -> dict[str, Any]:
             "prompts": 8, "output_tokens": 128, "parameters": {}, "latency_wish_s": 5.0, "source": "prompts.jsonl"},
         "sweep": sweep, "best_concurrency": 2, "open_loop": {**phase, "rate_per_s": 1.4},
         "memory_splits": 0.0, "verdicts": ["90 % of answers within 2.8 s, as wished"],
+    }  # fmt: skip
+    return document | changes
+
+
+def evaluation(metric: str = "rougeL", **changes: Any) -> dict[str, Any]:
+    """An evaluation of a fine-tuned folder beside its base."""
+    interval = {"value": 0.35, "low": 0.33, "high": 0.37}
+    signs = {
+        "repetitive_percent": 1.0, "cut_percent": 2.0, "median_length_percent": 98.0, "novel_words_percent": 4.0,
+        "novel_numbers_percent": 0.5,
+    }  # fmt: skip
+    document = {
+        "format": "berth-evaluation/1", "model": "runs/tickets", "base": MODEL, "form": "seq2seq", "part": "test",
+        "examples": 200, "data_sha256": {}, "prompt": "{input}",
+        "sampling": {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 128, "seed": 0},
+        "bootstrap": {"draws": 1000, "level_percent": 95.0, "seed": 0},
+        "metrics": [{
+            "metric": metric, "higher_is_better": True, "model": interval, "base": {**interval, "value": 0.2},
+            "difference": {"value": 0.15, "low": 0.12, "high": 0.18}, "verdict": "better",
+        }],
+        "signs": {"model": signs, "base": signs},
     }  # fmt: skip
     return document | changes

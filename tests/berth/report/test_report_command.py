@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.berth.report.report_documents import MODEL, measurement
+from tests.berth.report.report_documents import MODEL, evaluation, measurement
 
 Run = Callable[..., Any]
 Made = Callable[..., list[str]]
-EVALUATION = {"model": MODEL, "metrics": {"base": {"rougeL": 0.2}, "tuned": {"rougeL": {"value": 0.35}}}}
 SUMMARY = {
     "format": "berth-review-summary/1", "predictions": "p.jsonl", "judgements": "p.reviews.jsonl", "rows": 100,
     "rows_judged": 40, "sample": "in random order: a fair sample", "reviewers": ["ann", "bob"],
@@ -40,7 +39,7 @@ def as_json(run_berth: Run, arguments: list[str]) -> dict[str, Any]:
 
 
 def test_one_page_tells_everything_from_need_to_teardown(run_berth: Run, documents: Made) -> None:
-    files = documents("assess", "size", "training", measurement=measurement(), evaluation=EVALUATION, review=SUMMARY)
+    files = documents("assess", "size", "training", measurement=measurement(), evaluation=evaluation(), review=SUMMARY)
     report = as_json(run_berth, files)
     assert [section["id"] for section in report["sections"]] == [
         "need", "model", "memory", "machine", "cost", "training", "measured", "quality", "risks", "teardown",
@@ -125,7 +124,8 @@ def test_a_stack_on_another_machine_contradicts(run_berth: Run, documents: Made)
         ("{", "is no JSON"),
         ("[1]", "the JSON of none of the commands"),
         ('{"a": 1}', "the JSON of none of the commands"),
-        ('{"metrics": {"tuned": {"rougeL": "high"}}}', "$.metrics.tuned.rougeL"),
+        (json.dumps(evaluation(metrics=[{"metric": 5}])), "$.metrics[0]"),
+        (json.dumps(measurement(best_concurrency="four")), "$.best_concurrency"),
         ('{"format": "berth-measurement/1"}', "does not keep to its schema"),
         ("[" * 100_000, "is no JSON"),
     ],
@@ -172,7 +172,7 @@ def test_output_goes_to_the_file_whole_and_its_ending_chooses(run_berth: Run, do
 
 
 def test_markdown_neutralises_markup_in_names(run_berth: Run, documents: Made) -> None:
-    hostile = {"metrics": {"tuned": {"<img src=x>|[a](javascript:b)`": 1.0}}}
+    hostile = evaluation("<img src=x>|[a](javascript:b)`")
     text = run_berth("report", *documents(evaluation=hostile), "--format", "md").out
     assert "<img" not in text
     assert "\\|\\[a\\](javascript:b)\\`" in text

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from berth.report import svg
 from berth.report.blocks import StackedBar
-from tests.berth.report.report_documents import measurement
+from tests.berth.report.report_documents import evaluation, measurement
 
 HOSTILE = '"><script>window.hacked=1</script><img src=x onerror=window.hacked=1>{{7*7}}</style>&amp;'
 
@@ -24,7 +24,12 @@ HOSTILE = '"><script>window.hacked=1</script><img src=x onerror=window.hacked=1>
 @pytest.fixture
 def page(run_berth: Callable[..., Any], documents: Callable[..., list[str]], tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
-    ran = run_berth("report", *documents("assess", "size", "training", measurement=measurement()), "-o", path)
+    ran = run_berth(
+        "report",
+        *documents("assess", "size", "training", measurement=measurement(), evaluation=evaluation()),
+        "-o",
+        path,
+    )
     assert ran.code == 0, ran.err
     return path
 
@@ -95,7 +100,7 @@ def test_hostile_names_stay_text(
     seen["model"]["name"] = HOSTILE
     seen["machine"]["gpus"] = [{"name": f"L4 {HOSTILE}", "memory_bytes": 1, "compute_capability": 8.9}]
     path = tmp_path / "hostile.html"
-    scores = {"metrics": {"tuned": {HOSTILE: 1.0}}}
+    scores = evaluation(HOSTILE, base=HOSTILE, model=HOSTILE)
     ran = run_berth(
         "report", *documents(size=size, measurement=seen, evaluation=scores), "-o", path, "--title", HOSTILE
     )

@@ -154,12 +154,26 @@ def test_rows_keep_their_keys_when_the_file_is_shuffled_and_twins_differ(tmp_pat
     assert len({r.key for r in twins}) == 2
 
 
+def test_what_evaluate_writes_is_read_as_it_is(tmp_path: Path) -> None:
+    row = {
+        "index": 0, "line": 7, "form": "seq2seq", "input": "a b c", "target": "a", "prediction": "a b",
+        "model_tokens": 2, "model_finish_reason": "length", "model_truncated_tokens": 1200, "model_exact": False,
+        "model_signs": {"repetition": 0.0}, "model_probability": None, "base_prediction": "c",
+        "base_finish_reason": "stop", "base_probability": 0.5,
+    }  # fmt: skip
+    (found,) = read_predictions(write(tmp_path / "p.jsonl", [row]))
+    assert (found.reference, found.base, found.tuned, found.id) == ("a", "c", "a b", "line 7")
+    assert found.metrics == {"base_probability": 0.5}
+    reasons = suspicions([found])[0].reasons
+    assert reasons == ("cut at the limit of tokens", "1,200 tokens of the input did not fit")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("{", "line 2 is no JSON"),
         ("[]", "line 2 is no object"),
-        ('{"input": "x"}', "needs input and base or tuned; it has input"),
+        ('{"input": "x"}', "needs input, and base or tuned (or prediction); it has input"),
         ('{"input": "x", "tuned": 5}', "tuned is no text but int"),
     ],
 )
