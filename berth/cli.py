@@ -17,6 +17,8 @@ COMMANDS: tuple[str, ...] = (
     "memory",
     "size",
     "data",
+    "finetune",
+    "evaluate",
     "new",
     "settings",
     "bundle",

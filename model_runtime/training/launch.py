@@ -219,7 +219,7 @@ def start_processes(settings: FinetuneSettings, plan: RunPlan, nodes: Nodes, pre
     elif plan.processes == 1 and "CUDA_VISIBLE_DEVICES" not in environment:
         environment["CUDA_VISIBLE_DEVICES"] = "0"  # the Trainer would copy the model to every GPU it sees
     command = [sys.executable, *worker]
-    if plan.processes > 1:
+    if plan.processes > 1 or plan.deepspeed is not None:  # DeepSpeed wants a process group even of one
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={each}", *_meeting(nodes), *worker]
     process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 (words of our own)
     try:

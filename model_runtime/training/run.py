@@ -120,6 +120,9 @@ class _Run:
 
     def _prepare(self, arguments: dict[str, Any]) -> tuple[Prepared, TrainingArguments]:
         """The Trainer's arguments first: with ZeRO-3 they decide how the weights are loaded."""
+        if "deepspeed" in arguments and not torch.cuda.is_available():
+            _meet_without_gpu()
+            arguments["accelerator_config"] = {"use_configured_state": True}
         training = TrainingArguments(**arguments)
         if training.world_size != self.place.world:
             raise ModelError(
@@ -395,6 +398,19 @@ class _Run:
         elif uploader.failures:
             names = ", ".join(folder.name for folder in uploader.failures)
             raise ModelError(f"not uploaded: {names}; they are under {self.output}")
+
+
+def _meet_without_gpu() -> None:
+    """DeepSpeed's processes over gloo: accelerate, left to itself, finds no backend on a CPU and makes every process
+    rank 0 of 1."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    try:
+        PartialState(cpu=False, backend="gloo")
+    finally:
+        del os.environ["ACCELERATE_USE_DEEPSPEED"]
 
 
 def _lift_cap() -> None:

@@ -89,6 +89,7 @@ ON_THEIR_OWN = {
     "bundle",
     "data check",  # tests/model_runtime/test_data_command.py
     "data split",
+    "evaluate",  # tests/model_runtime/test_evaluate.py
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
     "new",
