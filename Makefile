@@ -84,6 +84,8 @@ accuracy: $(TEST_VENV)/.ready ## Estimates against every published measurement: 
 .PHONY: oracle
 oracle: $(TEST_VENV)/.ready ## Estimates against accounting that allocates nothing (meta device, FakeTensorMode)
 	$(BIN)/python scripts/oracle_inference.py
+	$(BIN)/python scripts/oracle.py
+	$(BIN)/python scripts/oracle.py --check
 
 .PHONY: lock
 lock: $(TEST_VENV)/.ready ## Pin and hash the requirements (UPGRADE=--upgrade for the newest)
