@@ -43,13 +43,14 @@ def report(
     from berth.report import html, markdown
     from berth.report.build import build
     from berth.report.documents import gather
-    from berth.report.files import write_text
+    from berth.report.files import keep, write_text
     from sizing.errors import unknown
 
     ending = output.suffix.lstrip(".").lower() if output else ""
     chosen = kind.lower() or {"markdown": "md", "htm": "html"}.get(ending, ending)
     if kind and chosen not in FORMATS:
         raise unknown("format", kind, FORMATS)
+    keep(*(sources or ()), output=output)
     made = build(gather(sources or (), also_called or ()), title)
     if chosen == "json":
         text = json.dumps(made.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -67,17 +67,17 @@ def open_page(
     """Serve the review page of a predictions file on this machine, or write it."""
     from getpass import getuser
 
+    from berth.report.files import keep, write_text
     from berth.review.page import render
 
     rows, journal_path = _rows(predictions, judgements)
+    keep(predictions, journal_path, output=output)
     if not reviewer:
         try:
             reviewer = getuser()
         except (OSError, KeyError):
             reviewer = ""  # no login name: the page asks for one
     if output is not None:
-        from berth.report.files import write_text
-
         standing = tuple(_read(journal_path).latest().values())
         write_text(output, render(rows, title=predictions.name, reviewer=reviewer, judgements=standing))
         typer.echo(f"Written to {output}", err=True)
@@ -130,10 +130,11 @@ def export(
     every: Annotated[bool, typer.Option("--all", help="Rows that nobody judged as well.")] = False,
 ) -> None:
     """Write predictions with their judgements as JSON lines."""
-    from berth.report.files import write_text
+    from berth.report.files import keep, write_text
     from berth.review.export import export as lines_of
 
     rows, path = _rows(predictions, judgements)
+    keep(predictions, path, output=output)
     text = lines_of(rows, _read(path), judged_only=not every)
     if output is None:
         typer.echo(text, nl=False)
@@ -143,9 +144,12 @@ def export(
 
 
 def _rows(predictions: Path, judgements: Path | None) -> tuple[list[Prediction], Path]:
+    from berth.report.files import keep
     from berth.review.predictions import read_predictions
 
-    return read_predictions(predictions), judgements or predictions.with_suffix(".reviews.jsonl")
+    path = judgements or predictions.with_suffix(".reviews.jsonl")
+    keep(predictions, output=path)
+    return read_predictions(predictions), path
 
 
 def _read(path: Path) -> Read:

@@ -9,6 +9,12 @@ from pathlib import Path
 from sizing.errors import UserError
 
 
+def keep(*sources: Path, output: Path | None) -> None:
+    """Raise `UserError` where `output` is one of the files that are read."""
+    if output is not None and any(output.resolve() == source.resolve() for source in sources):
+        raise UserError(f"{output} is read here and would be written over; choose another name")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` first, then put it in its place. Raises `UserError` where that cannot be done."""
     try:
@@ -16,7 +22,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
         umask = os.umask(0)
         os.umask(umask)

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from berth.review.judgements import Journal, read_judgements
+from berth.review.judgements import Journal, Judgement, read_judgements
 from berth.review.predictions import read_predictions
 from berth.review.server import ReviewServer
 from tests.berth.review.predictions_file import write
@@ -126,3 +126,26 @@ def test_a_port_in_use_and_a_place_that_cannot_be_written_are_one_line(
     assert ran.code == 2
     assert "cannot be written" in ran.err
     assert "cannot be read" in run_berth("review", tmp_path / "none.jsonl").err
+
+
+def test_no_file_that_is_read_is_written_over(run_berth: Callable[..., Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl")
+    before = path.read_bytes()
+    for arguments in (("-o", path), ("--judgements", path), ("--judgements", tmp_path / "j", "-o", tmp_path / "j")):
+        ran = run_berth("review", path, *arguments)
+        assert ran.code == 2
+        assert "would be written over" in ran.err
+    assert "would be written over" in run_berth("review", "export", path, "-o", path).err
+    assert path.read_bytes() == before
+
+
+def test_a_page_that_is_written_has_the_judgements_so_far(run_berth: Callable[..., Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl")
+    journal = Journal(tmp_path / "p.reviews.jsonl")
+    journal.append([Judgement(read_predictions(path)[0].key, "bob", "tuned", "wrong", "</script>")])
+    journal.close()
+    ran = run_berth("review", path, "-o", tmp_path / "p.html")
+    assert ran.code == 0, ran.err
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert '"reviewer":"bob"' in page
+    assert '"comment":"\\u003c/script\\u003e"' in page
