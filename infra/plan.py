@@ -139,7 +139,7 @@ def _answers(type_: str, name: str, inputs: Mapping[str, Any], region: str) -> d
 class _Monitor(mocks.MockMonitor):
     """Keeps every registration with its options, which mocks alone do not see."""
 
-    def __init__(self, recorder: _Recorder) -> None:
+    def __init__(self, recorder: mocks.Mocks) -> None:
         super().__init__(recorder)
         self.registered: list[PlannedResource] = []
 
@@ -193,22 +193,31 @@ def _options(request: Any) -> dict[str, Any]:
 
 
 def record_program(
-    stack: str, region: str, program: Callable[[], Mapping[str, Any]], references: Callable[[str], Mapping[str, Any]]
+    stack: str,
+    region: str,
+    program: Callable[[], Mapping[str, Any]],
+    references: Callable[[str], Mapping[str, Any]],
+    answers: mocks.Mocks | None = None,
 ) -> tuple[tuple[PlannedResource, ...], dict[str, Any]]:
     """Run `program`, which declares resources and returns its outputs, under a recording monitor.
 
-    Returns what it registered, sorted by URN so that plans compare, and its outputs.
+    `answers` stands for the provider: it is asked for every resource, one at a time and in the order of their
+    dependencies, and its outputs are what the program reads. By default they are made up, and the run is a preview.
+    Returns what was registered, sorted by URN so that plans compare, and the program's outputs.
     """
-    recorder = _Recorder(region, references)
+    recorder = answers or _Recorder(region, references)
     monitor = _Monitor(recorder)
     outputs: dict[str, Any] = {}
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    if answers is not None:
+        # An answer that fails ends the run; the futures of all that waited for it would each log the same again.
+        loop.set_exception_handler(lambda _loop, _context: None)
     # One thread answers for the engine, so that its event loop can be closed with it.
     answering = ThreadPoolExecutor(max_workers=1, initializer=_own_loop)
     loop.set_default_executor(answering)
     try:
-        mocks.set_mocks(recorder, project=PROJECT, stack=stack, preview=True, monitor=monitor)
+        mocks.set_mocks(recorder, project=PROJECT, stack=stack, preview=answers is None, monitor=monitor)
 
         def run() -> None:
             pulumi.Output.all(**program()).apply(outputs.update)

@@ -12,6 +12,8 @@ from infra.context import Context
 from infra.places import bucket_name
 
 LOG_DAYS = 90
+ACCESS_LOGS = "s3/artifacts/"
+"""Prefix in the log bucket under which S3 notes who read the artifacts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Storage(Component):
         self.logs = self._bucket("logs", kept)
         self._close("logs", self.logs)
         self._expire_logs()
-        self._logs_policy()
+        self.logs_policy = self._logs_policy()
         self.artifacts = self._bucket("artifacts", kept)
         self._close("artifacts", self.artifacts)
         self._artifacts(args)
@@ -108,17 +110,17 @@ class Storage(Component):
             opts=self.child(),
         )
 
-    def _logs_policy(self) -> None:
+    def _logs_policy(self) -> aws.s3.BucketPolicy:
         context, arn = self.context, self.logs.arn
         own = {"StringEquals": {"aws:SourceAccount": context.account}}
-        aws.s3.BucketPolicy(
+        return aws.s3.BucketPolicy(
             f"{self.name}-logs-policy",
             bucket=self.logs.id,
             policy=policy(
                 allow(
                     "BucketAccessLogs",
                     ["s3:PutObject"],
-                    [pulumi.Output.concat(arn, "/s3/*")],
+                    [pulumi.Output.concat(arn, f"/{ACCESS_LOGS}*")],
                     own,
                     {"Service": "logging.s3.amazonaws.com"},
                 ),
@@ -169,8 +171,9 @@ class Storage(Component):
             f"{self.name}-artifacts-logging",
             bucket=bucket.id,
             target_bucket=self.logs.id,
-            target_prefix="s3/artifacts/",
-            opts=self.child(),
+            target_prefix=ACCESS_LOGS,
+            # S3 may refuse a target that does not yet let it write.
+            opts=self.child(depends_on=[self.logs_policy]),
         )
         aws.s3.BucketPolicy(
             f"{self.name}-artifacts-policy", bucket=bucket.id, policy=policy(_tls_only(bucket.arn)), opts=self.child()

@@ -1,0 +1,171 @@
+"""EC2's machines: instances, launch templates, placement groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra.sandbox.aws import Aws
+from infra.sandbox.kind import Found, Inputs, Kind, lacking, or_gone, pairs, pascal, take, unless_gone
+from infra.sandbox.services.ec2_network import TAGS, arn, retag, tag_specification
+
+_FLAGS = frozenset({"EbsOptimized", "Encrypted", "DeleteOnTermination", "AssociatePublicIpAddress"})
+"""Given as text by launch templates of the provider and as booleans to EC2."""
+
+
+def _typed(value: Any) -> Any:
+    """EC2's parameters with flags as booleans and without the text that the provider writes them as."""
+    if isinstance(value, dict):
+        return {k: v == "true" if k in _FLAGS and isinstance(v, str) else _typed(v) for k, v in value.items()}
+    return [_typed(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _run_parameters(aws: Aws, inputs: Inputs) -> dict[str, Any]:
+    parameters = take(
+        inputs,
+        ImageId="ami",
+        InstanceType="instanceType",
+        SubnetId="subnetId",
+        SecurityGroupIds="vpcSecurityGroupIds",
+        UserData="userData",
+        EbsOptimized="ebsOptimized",
+        InstanceInitiatedShutdownBehavior="instanceInitiatedShutdownBehavior",
+    )
+    for key in ("metadataOptions", "capacityReservationSpecification", "instanceMarketOptions"):
+        if inputs.get(key):
+            parameters[key[:1].upper() + key[1:]] = pascal(inputs[key])
+    if inputs.get("iamInstanceProfile"):
+        parameters["IamInstanceProfile"] = {"Name": inputs["iamInstanceProfile"]}
+    if inputs.get("placementGroup"):
+        parameters["Placement"] = {"GroupName": inputs["placementGroup"]}
+    if inputs.get("launchTemplate"):
+        given = inputs["launchTemplate"]
+        parameters["LaunchTemplate"] = {"LaunchTemplateId": given["id"], "Version": str(given["version"])}
+    if inputs.get("rootBlockDevice"):
+        disk = {k: v for k, v in inputs["rootBlockDevice"].items() if k != "tags"}
+        image = aws.client("ec2").describe_images(ImageIds=[inputs["ami"]])["Images"][0]
+        parameters["BlockDeviceMappings"] = [{"DeviceName": image["RootDeviceName"], "Ebs": pascal(disk)}]
+    return parameters
+
+
+def _create_instance(aws: Aws, inputs: Inputs) -> str:
+    disk = inputs.get("rootBlockDevice") or {}
+    made = aws.client("ec2").run_instances(
+        MinCount=1,
+        MaxCount=1,
+        **_run_parameters(aws, inputs),
+        TagSpecifications=[*tag_specification("instance", inputs), *tag_specification("volume", disk)],
+    )
+    return str(made["Instances"][0]["InstanceId"])
+
+
+def _read_instance(aws: Aws, id_: str, _inputs: Inputs) -> Found:
+    def read() -> Found:
+        found = aws.client("ec2").describe_instances(InstanceIds=[id_])["Reservations"][0]["Instances"][0]
+        if found["State"]["Name"] in ("terminated", "shutting-down"):
+            return None
+        return {
+            "arn": arn(aws, "instance", id_),
+            "instanceState": found["State"]["Name"],
+            "privateIp": found.get("PrivateIpAddress", ""),
+            "privateDns": found.get("PrivateDnsName", ""),
+            "primaryNetworkInterfaceId": next((n["NetworkInterfaceId"] for n in found["NetworkInterfaces"]), ""),
+        }
+
+    return or_gone(read)
+
+
+def _update_instance(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
+    ec2 = aws.client("ec2")
+    if old.get("vpcSecurityGroupIds") != new.get("vpcSecurityGroupIds"):
+        ec2.modify_instance_attribute(InstanceId=id_, Groups=new["vpcSecurityGroupIds"])
+    if old.get("instanceInitiatedShutdownBehavior") != new.get("instanceInitiatedShutdownBehavior"):
+        ec2.modify_instance_attribute(
+            InstanceId=id_, InstanceInitiatedShutdownBehavior={"Value": new["instanceInitiatedShutdownBehavior"]}
+        )
+    retag(aws, id_, old, new)
+
+
+def _delete_instance(aws: Aws, id_: str, _inputs: Inputs) -> None:
+    unless_gone(aws.client("ec2").terminate_instances, InstanceIds=[id_])
+
+
+def _template_data(inputs: Inputs) -> dict[str, Any]:
+    data = {
+        key: inputs[key]
+        for key in (
+            "imageId", "instanceType", "userData", "ebsOptimized", "instanceInitiatedShutdownBehavior",
+            "iamInstanceProfile", "metadataOptions", "blockDeviceMappings", "instanceMarketOptions", "placement",
+        )
+        if inputs.get(key) is not None
+    }  # fmt: skip
+    parameters = _typed(pascal(data))
+    if inputs.get("networkInterfaces"):
+        cards = _typed(pascal(inputs["networkInterfaces"]))
+        parameters["NetworkInterfaces"] = [
+            {"Groups" if k == "SecurityGroups" else k: v for k, v in card.items()} for card in cards
+        ]
+    if inputs.get("tagSpecifications"):
+        parameters["TagSpecifications"] = [
+            {"ResourceType": s["resourceType"], "Tags": pairs(s["tags"])} for s in inputs["tagSpecifications"]
+        ]
+    return parameters
+
+
+def _create_template(aws: Aws, inputs: Inputs) -> str:
+    made = aws.client("ec2").create_launch_template(
+        LaunchTemplateName=inputs["name"],
+        LaunchTemplateData=_template_data(inputs),
+        TagSpecifications=tag_specification("launch-template", inputs),
+    )
+    return str(made["LaunchTemplate"]["LaunchTemplateId"])
+
+
+def _update_template(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
+    ec2 = aws.client("ec2")
+    if _template_data(old) != _template_data(new):
+        version = ec2.create_launch_template_version(LaunchTemplateId=id_, LaunchTemplateData=_template_data(new))
+        if new.get("updateDefaultVersion"):
+            number = version["LaunchTemplateVersion"]["VersionNumber"]
+            ec2.modify_launch_template(LaunchTemplateId=id_, DefaultVersion=str(number))
+    retag(aws, id_, old, new)
+
+
+def _read_template(aws: Aws, id_: str, _inputs: Inputs) -> Found:
+    def read() -> Found:
+        found = aws.client("ec2").describe_launch_templates(LaunchTemplateIds=[id_])["LaunchTemplates"]
+        if not found:
+            return None
+        return {
+            "arn": arn(aws, "launch-template", id_),
+            "latestVersion": found[0]["LatestVersionNumber"],
+            "defaultVersion": found[0]["DefaultVersionNumber"],
+            "name": found[0]["LaunchTemplateName"],
+        }
+
+    return or_gone(read)
+
+
+def _delete_template(aws: Aws, id_: str, _inputs: Inputs) -> None:
+    unless_gone(aws.client("ec2").delete_launch_template, LaunchTemplateId=id_)
+
+
+_TEMPLATE = frozenset(
+    {
+        "imageId", "instanceType", "userData", "ebsOptimized", "instanceInitiatedShutdownBehavior",
+        "iamInstanceProfile", "metadataOptions", "blockDeviceMappings", "instanceMarketOptions", "placement",
+        "networkInterfaces", "tagSpecifications", "updateDefaultVersion",
+    }
+)  # fmt: skip
+
+KINDS = (
+    Kind(
+        "aws:ec2/instance:Instance", _create_instance, _read_instance, _delete_instance, _update_instance,
+        TAGS | {"vpcSecurityGroupIds", "instanceInitiatedShutdownBehavior", "userDataReplaceOnChange"},
+        note="is listed as terminated for a while, as in AWS",
+    ),
+    Kind(
+        "aws:ec2/launchTemplate:LaunchTemplate", _create_template, _read_template, _delete_template, _update_template,
+        TAGS | _TEMPLATE, names="name", name_limit=128,
+    ),
+    lacking("aws:ec2/placementGroup:PlacementGroup", "placement groups", "name"),
+)  # fmt: skip
