@@ -79,16 +79,17 @@ def _review(summary: dict[str, Any]) -> list[Block]:
         )
     ]
     rows = []
+    counted = [found["labels"] for found in summary["answers"].values()]
+    labels = tuple(name for name in counted[0] if name != "correct" and any(count[name] for count in counted))
     for answer in ("base", "tuned"):
         found = summary["answers"][answer]
         if not found["judged"]:
             continue
         share = found["correct"]
         shown = "–" if share["share"] is None else f"{share['share']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
-        counts = (f"{found['labels'][label]}" for label in found["labels"])
+        counts = (f"{found['labels'][label]}" for label in labels)
         rows.append(("fine-tuned" if answer == "tuned" else "base", f"{found['judged']}", shown, *counts))
     if rows:
-        labels = tuple(summary["answers"]["tuned"]["labels"])
         columns = ("Answers of", "Judged", "Correct (95 %)", *labels)
         blocks.append(
             Table(columns, tuple(rows), "review", "By eye; a tie between reviewers is disputed",
