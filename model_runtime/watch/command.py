@@ -1,0 +1,42 @@
+"""Commands that are given up on: a process that hangs in the kernel cannot even be waited for."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ran:
+    """`code` is None where the command could not be started or did not end in time; `problem` says which."""
+
+    code: int | None
+    out: str = ""
+    problem: str = ""
+
+    @property
+    def well(self) -> bool:
+        return self.code == 0
+
+
+def run(command: Sequence[str], timeout_s: float = 5.0) -> Ran:
+    """Run `command` without a shell for at most `timeout_s`; afterwards it is killed and not waited for."""
+    try:
+        process = subprocess.Popen(  # noqa: S603 (words of our own)
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        return Ran(None, problem=f"{command[0]} cannot be started: {error}")
+    try:
+        out, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return Ran(None, problem=f"{command[0]} did not answer within {timeout_s:g} s")
+    problem = "" if process.returncode == 0 else f"{command[0]} ended with {process.returncode}: {out.strip()[-300:]}"
+    return Ran(process.returncode, out, problem)
