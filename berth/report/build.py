@@ -7,7 +7,7 @@ from typing import Any
 
 from berth.report.blocks import Fact, Facts, Report, Section, Source
 from berth.report.commands import command_of
-from berth.report.documents import KINDS, Document
+from berth.report.documents import KINDS, Document, gpu_of, short_gpu
 from berth.report.sections import cost, machine, measured, memory, model, need, quality, risks, teardown, training
 from berth.report.sections.measured import machine_name
 from berth.report.text import number, pay_name, usd
@@ -47,13 +47,26 @@ def tentative(documents: Mapping[str, Document]) -> list[str]:
     if "measurement" not in documents:
         return ["nothing has been measured: every speed and size is an estimate until `berth verify` has run"]
     content = documents["measurement"].content
-    choice = documents["size"].content["choice"] if "size" in documents else None
-    planned = choice["gpu"] if choice and choice["gpus"] else ""
+    planned = _planned_gpu(documents)
     if content["machine"] is None:
         return [f"the measurement is of {content['target']} from outside: which machine answered is not known"]
-    if planned and not content["machine"]["gpus"]:
-        return [f"the measurement is of another machine ({machine_name(content)}) than the one planned ({planned})"]
+    if planned is None:
+        return ["no file says on which machine it is to run, so that what was measured may be another"]
+    gpus = content["machine"]["gpus"]
+    if planned != (short_gpu(gpus[0]["name"]) if gpus else ""):
+        wanted = planned or "no GPU"
+        return [f"the measurement is of another machine ({machine_name(content)}) than the one planned ({wanted})"]
     return []
+
+
+def _planned_gpu(documents: Mapping[str, Document]) -> str | None:
+    """The GPU that serving is planned on, empty for none; None where no file has a plan."""
+    choice = documents["size"].content["choice"] if "size" in documents else None
+    if choice is not None:
+        return str(choice["gpu"] or "") if choice["gpus"] else ""
+    if "preview" in documents and (instance_type := documents["preview"].content["settings"].get("instance_type")):
+        return gpu_of(instance_type)
+    return None
 
 
 def _glance(documents: Mapping[str, Document]) -> list[Fact]:
@@ -94,7 +107,8 @@ def _glance(documents: Mapping[str, Document]) -> list[Fact]:
             note = "base → fine-tuned" if len(shown) > 1 else ""
             facts.append(Fact(first["metric"], " → ".join(shown), "evaluation", note))
     if "review" in documents:
-        correct = documents["review"].content["answers"]["tuned"]["correct"]
-        if correct["share"] is not None:
-            facts.append(Fact("Correct by eye", f"{correct['share']:.0%}", "review", "fine-tuned"))
+        content = documents["review"].content
+        share = content["answers"]["tuned"]["correct"]["share"]
+        if share is not None:
+            facts.append(Fact("Correct by eye", f"{share:.0%}", "review", f"fine-tuned; {content['sample']}"))
     return facts

@@ -173,17 +173,15 @@ def _facts(document: Document) -> list[tuple[str, str, str]]:
     elif document.kind == "preview":
         settings = content["settings"]
         found.append(("model", settings.get("model")))
-        if content["role"] == "inference":
+        if content["role"] in ("inference", "endpoint"):
             found += [(key, settings.get(key)) for key in ("instance_type", "dtype")]
-            found.append(("region", content["region"]))
-        elif content["role"] == "endpoint":
-            found.append(("region", content["region"]))
+            found += [("region", content["region"]), ("GPU", gpu_of(settings.get("instance_type") or ""))]
     elif document.kind == "measurement":
         model, machine = content["model"], content["machine"]
         if model:
             found.append(("model", model["name"]))
         if machine and machine["gpus"]:
-            found.append(("GPU", _gpu(machine["gpus"][0]["name"])))
+            found.append(("GPU", short_gpu(machine["gpus"][0]["name"])))
             if model:
                 found.append(("dtype", (content["settings"] or {}).get("quantize") or model["dtype"]))
     elif document.kind == "evaluation":
@@ -191,10 +189,19 @@ def _facts(document: Document) -> list[tuple[str, str, str]]:
     return [(what, str(value), path) for what, value in found if value not in (None, "")]
 
 
-def _gpu(name: str) -> str:
-    """The short name of a GPU as the catalogue has it: `NVIDIA A10G` -> `A10G`, `Tesla T4` -> `T4`."""
+def short_gpu(name: str) -> str:
+    """The catalogue's name of a GPU as its driver calls it: `NVIDIA A10G` -> `A10G`, `Tesla T4` -> `T4`; empty for one
+    that the catalogue does not know."""
     from sizing.hardware.load import load_hardware
 
     known = sorted((gpu.name for gpu in load_hardware().accelerators), key=len, reverse=True)
     plain = f" {name.replace('-', ' ')} "
-    return next((short for short in known if f" {short} " in plain), name)
+    return next((short for short in known if f" {short} " in plain), "")
+
+
+def gpu_of(instance_type: str) -> str:
+    """The GPU of an instance type; empty where it has none or is not known."""
+    from sizing.hardware.load import load_hardware
+
+    machine = load_hardware().instances.get(instance_type.removeprefix("ml."))
+    return "" if machine is None or machine.gpu is None else machine.gpu.name

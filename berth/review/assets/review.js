@@ -448,7 +448,8 @@
     } else {
       for (const line of (recall(kept) ?? '').split('\n')) {
         if (!line) continue;
-        const j = JSON.parse(line);
+        let j;
+        try { j = JSON.parse(line); } catch { continue; }
         history.set(j.row + place(j.reviewer, j.answer), j);
         note(j);
       }

@@ -86,6 +86,12 @@ def test_it_is_tentative_until_the_planned_machine_was_measured(run_berth: Run, 
     (why,) = as_json(run_berth, documents("size", measurement=outside))["tentative"]
     assert "http://host:8080" in why
     assert as_json(run_berth, documents("size", measurement=measurement()))["tentative"] == []
+    (why,) = as_json(run_berth, documents(measurement=measurement()))["tentative"]
+    assert "no file says on which machine" in why
+    unknown = measurement()
+    unknown["machine"]["gpus"][0]["name"] = "NVIDIA X1"
+    (why,) = as_json(run_berth, documents("size", measurement=unknown))["tentative"]
+    assert "another machine (1 × NVIDIA X1)" in why
 
 
 def test_contradictions_are_said_with_both_files(run_berth: Run, documents: Made) -> None:
