@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,7 +92,8 @@ def open_page(
     server = ReviewServer(page, frozenset(row.key for row in rows), journal, port)
     typer.echo(f"{len(rows):,} rows at {server.url}")
     typer.echo(f"Judgements go to {journal_path}; Ctrl-C stops.")
-    if browser:
+    # Without a screen, webbrowser would start a text browser here, in this terminal.
+    if browser and (sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         import webbrowser
 
         webbrowser.open(server.url)
@@ -160,7 +163,8 @@ def _read(path: Path) -> Read:
 
 def _show(found: dict[str, Any]) -> None:
     out = console()
-    out.print(f"{found['rows_judged']:,} of {found['rows']:,} rows judged, {found['sample']}")
+    sample = f", {found['sample']}" if found["rows_judged"] else ""
+    out.print(f"{found['rows_judged']:,} of {found['rows']:,} rows judged{sample}")
     if found["reviewers"]:
         out.print(f"By {', '.join(found['reviewers'])}")
     drawn = table("answers of", "judged", "correct", "95 %", *_labels(found), right=("judged", *_labels(found)))

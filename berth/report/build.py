@@ -22,6 +22,8 @@ _LACKS = {
     "evaluation": "metrics of base and fine-tuned answers",
     "review": "answers judged by eye",
 }
+_HEADLINE = ("accuracy", "rouge_l")
+"""The metric that stands on top; without any of them the first."""
 
 
 def build(documents: Mapping[str, Document], title: str = "") -> Report:
@@ -100,7 +102,8 @@ def _glance(documents: Mapping[str, Document]) -> list[Fact]:
             latency = f"{best['latency_s_p90']['median']:.3g} s"
             facts.append(Fact("9 of 10 answers within", latency, "measurement", f"{best['concurrency']} clients"))
     if "evaluation" in documents and documents["evaluation"].content["metrics"]:
-        first = documents["evaluation"].content["metrics"][0]
+        metrics = {m["metric"]: m for m in documents["evaluation"].content["metrics"]}
+        first = next((metrics[name] for name in _HEADLINE if name in metrics), next(iter(metrics.values())))
         sides = [first[side]["value"] for side in ("base", "model") if first[side] is not None]
         shown = [number(value) for value in sides if value is not None]
         if shown:
