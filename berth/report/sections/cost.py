@@ -82,11 +82,19 @@ def _machines(content: dict[str, Any]) -> list[Block]:
 
 def _bill(content: dict[str, Any]) -> list[Block]:
     bill = content["bill"]
-    until = bill["worst_case"]["until"] or "a month without end"
+    until = bill["worst_case"]["until"]
     facts = [
         Fact(f"The whole stack {content['stack']}, a month", usd(bill["usd_per_month"]), "preview"),
-        Fact("At worst", usd(bill["worst_case"]["usd"]), "preview", f"until {until}"),
+        Fact(
+            "At worst",
+            usd(bill["worst_case"]["usd"]),
+            "preview",
+            f"until {until}" if until else "running all of a month",
+        ),
     ]
+    schedule = content["settings"].get("schedule")
+    if schedule:
+        facts.append(Fact("The stack runs", schedule, "preview", "berth size counts the hours a day that it was told"))
     if bill["budget_per_month"] is not None:
         facts.append(Fact("Budget a month", usd(bill["budget_per_month"]), "preview"))
     if bill["budget_per_run"] is not None:
