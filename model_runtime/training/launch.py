@@ -176,6 +176,12 @@ def _attempts(settings: FinetuneSettings, state: _State, nodes: Nodes, output: P
             raise ModelError(outcome.message)
         state.note(outcome.kind)
         if outcome.kind == "out-of-memory":
+            if nodes.count > 1:
+                # The other machines do not see it, and all must cut the batch alike.
+                raise ModelError(
+                    f"out of memory with micro-batch {state.plan.micro_batch} on a machine of {nodes.count} "
+                    f"({outcome.message}); plan again with a smaller one"
+                )
             _halve(state, outcome, say)
             continue
         if outcome.kind == "fits":

@@ -74,7 +74,7 @@ def work(settings: FinetuneSettings, plan: RunPlan, *, preflight: bool) -> Outco
         _lift_cap()
         outcome = Outcome("out-of-memory", " ".join(str(error).split())[:200] or type(error).__name__)
         write_outcome(output, outcome)
-    if place.rank == 0:
+    if place.local_rank == 0:
         write_outcome(output, outcome)
     return outcome
 
@@ -387,8 +387,19 @@ class _Run:
             checkpoints.drop_newer(self.root, step)
         if step < 0:
             return None
+        self._check_shards(self.root / f"checkpoint-{step}")
         self.say(f"going on from checkpoint-{step}")
         return self.root / f"checkpoint-{step}"
+
+    def _check_shards(self, folder: Path) -> None:
+        """DeepSpeed's optimizer states are in as many shards as there were processes, and are read by as many."""
+        shards = len(list(folder.glob("global_step*/*zero_pp_rank_*_optim_states.pt")))
+        each = self.place.world // self.plan.nodes
+        if self.plan.deepspeed is not None and shards and shards != each:
+            raise ModelError(
+                f"{folder.name} was written by {shards} processes of this machine, now there are {each}; with ZeRO "
+                f"go on with {shards}, or begin anew in another output folder with model set to {folder}"
+            )
 
     def _finish_uploads(self, uploader: Uploader | None) -> None:
         if uploader is None:
