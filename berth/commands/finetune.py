@@ -31,6 +31,9 @@ def finetune(
     seed: Annotated[int | None, typer.Option("--seed", help="Of split, order and dropout.")] = None,
     upload: Annotated[str, typer.Option("--upload", help="s3://BUCKET/PREFIX for checkpoints and artifact.")] = "",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "",
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="Train nothing: write the folder that a training node runs.")
+    ] = None,
 ) -> None:
     """Fine-tune a model on this machine, by a plan or without, into an artifact that is verified."""
     from berth.runtime import needs_runtime
@@ -38,6 +41,7 @@ def finetune(
 
     needs_runtime("berth finetune")
     from model_runtime.errors import ModelError
+    from model_runtime.training.bundle import write_training_bundle
     from model_runtime.training.launch import run
     from model_runtime.training.notice import Notice
     from model_runtime.training.settings import read_settings, settings_from
@@ -52,10 +56,15 @@ def finetune(
         if settings is not None:
             chosen = settings_from({**read_settings(settings).to_json(), **given}, str(settings))
         else:
-            missing = [option for option in ("model", "data", "out") if not locals()[option]]
+            missing = [name for name, value in (("model", model), ("data", data), ("out", out)) if not value]
             if missing:
                 raise UserError(f"give SETTINGS, or {', '.join(f'--{name}' for name in missing)}")
             chosen = settings_from(given, "berth finetune")
+        if bundle is not None:
+            made = write_training_bundle(bundle, chosen)
+            typer.echo(f"{made.folder}: {len(made.files)} files, {made.total_bytes:,} bytes")
+            typer.echo(f"SHA-256 of its manifest.json: {made.manifest_sha256}")
+            return
         outcome = run(chosen, say=typer.echo, notice=Notice.here())
     except ModelError as error:
         raise UserError(str(error)) from error

@@ -13,7 +13,7 @@ from typing import Any
 from model_runtime.data.examples import Example, Form, Problem, example_of, form_of
 from model_runtime.errors import ModelError
 from model_runtime.fetch import is_s3
-from model_runtime.manifest import sha256_of
+from model_runtime.manifest import NAME, sha256_of
 
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 SPLIT_NAMES = {
@@ -136,7 +136,7 @@ def files_of(location: str, *, cache: Path | None = None, client: Any = None) ->
     if is_s3(location) or not path.is_dir():
         return {"all": local_file(location, cache=cache, client=client)}
     found: dict[str, Path] = {}
-    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in KINDS)
+    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in KINDS and p.name != NAME)
     for file in files:
         for split, words in SPLIT_NAMES.items():
             if file.stem.lower() in words:

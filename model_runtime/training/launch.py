@@ -79,12 +79,21 @@ def run(
             raise ModelError(f"the plan is for {plan.nodes} machines, this run has {nodes.count}; plan again")
         plan = replace(plan, nodes=nodes.count, processes=settings.processes * nodes.count)
     plan = _fitted_to_machine(plan, settings, nodes, say)
+    settings = _uploading(settings)
     _write(output / SETTINGS_FILE, settings.to_json())
     state = _State(output, plan)
     stop = output / STOP_FILE
     stop.unlink(missing_ok=True)
     with _Watch(stop, notice, say):
         return _attempts(settings, state, nodes, output, say, start or start_processes)
+
+
+def _uploading(settings: FinetuneSettings) -> FinetuneSettings:
+    """With the place that a stack gives its machines to write to, where the settings name none."""
+    bucket, prefix = os.environ.get("BERTH_BUCKET", ""), os.environ.get("BERTH_OUTPUT", "")
+    if settings.upload or not bucket or not prefix:
+        return settings
+    return replace(settings, upload=f"s3://{bucket}/{prefix}")
 
 
 def _fitted_to_machine(plan: RunPlan, settings: FinetuneSettings, nodes: Nodes, say: Say) -> RunPlan:

@@ -134,6 +134,7 @@ def test_a_folder_with_its_parts(tmp_path: Path) -> None:
     table(tmp_path / "dev.parquet", PAIRS[:2])
     jsonl(tmp_path / "test.jsonl", PAIRS[:1])
     (tmp_path / "README.txt").write_text("not data")
+    (tmp_path / "manifest.json").write_text("{}")
     found = read_dataset(str(tmp_path))
     assert {name: len(part) for name, part in found.parts.items()} == {"train": 4, "validation": 2, "test": 1}
     jsonl(tmp_path / "valid.jsonl", PAIRS[:1])
