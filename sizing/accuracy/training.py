@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sizing.accuracy.points import DATA, OutOfScope, Point, PointResult, number, points
-from sizing.accuracy.training_cases import Case, case_of
+from sizing.accuracy.training_cases import case_of
+from sizing.accuracy.training_rows import Case
 from sizing.memory.loading import usable_ram_bytes
 from sizing.memory.terms import MemoryEstimate, Metric
 from sizing.memory.training.activations import dialect_for, recipe_for

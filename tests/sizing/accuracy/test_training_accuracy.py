@@ -8,7 +8,8 @@ import pytest
 
 from sizing.accuracy.points import COLUMNS, Point, points
 from sizing.accuracy.training import deepspeed_estimate, held_out_training_results, training_results
-from sizing.accuracy.training_cases import Case, case_of
+from sizing.accuracy.training_cases import case_of
+from sizing.accuracy.training_rows import Case
 
 RESULTS, OUTSIDE = training_results()
 
