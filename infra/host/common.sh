@@ -6,7 +6,7 @@ install -d -m 0755 /etc/berth /opt/berth /var/log/berth
 cat > /etc/berth/env <<'BERTH_ENV'
 @ENV@
 BERTH_ENV
-set -a; . /etc/berth/env; set +a
+set -a; . /etc/berth/env; set +a@FIRST@
 cat > /opt/berth/imds <<'BERTH_IMDS'
 #!/bin/bash
 # imds PATH: what the instance's metadata service says; fails where it says nothing.

@@ -19,7 +19,8 @@ LIMIT_BYTES = 16 * 1024
 """What EC2 takes as user data, before base64."""
 SYSTEM_SHARE = 0.06
 """Of the RAM, left to the system and its agents; at least 1 GiB."""
-STOP_BEFORE_EXPIRY = timedelta(minutes=10)
+DEAD_MAN_AFTER_EXPIRY = timedelta(minutes=8)
+"""When systemd powers a training node off, should its watchdog not have: as `model_runtime.watch.limits` says it."""
 
 
 @cache
@@ -107,8 +108,9 @@ def user_data(
                 **own,
             }
         )
+        first = _template("training_first.sh") if kind == "training" else ""
         script = _fill(
-            _template("common.sh") + _template(f"{kind}.sh"),
+            _template("common.sh").replace("@FIRST@", first) + _template(f"{kind}.sh"),
             {"ENV": lines, "AGENT": agent_config(context, known["log_group"], grouped), **values, "FETCH": _fetch()},
         )
         size = len(script.encode())

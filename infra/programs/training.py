@@ -13,7 +13,7 @@ from infra.components.observability import Observability, ObservabilityArgs, Wat
 from infra.components.training_node import TrainingNodes, TrainingNodesArgs, first_node
 from infra.context import Context, Shared
 from infra.egress import choose_egress
-from infra.host.user_data import STOP_BEFORE_EXPIRY, memory_limit, user_data
+from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY, memory_limit, user_data
 from infra.images import TRAINING_TAG, ecr_repository_arn
 from infra.places import artifact_prefix, bundle_prefix, output_prefix
 from infra.programs.parts import HOST_SERVICES, machine_of, network_of
@@ -46,11 +46,11 @@ def declare(context: Context) -> dict[str, Any]:
             log_streams=[shared.log_streams(context.stack)],
         ),
     )
-    stop = context.expires_at - STOP_BEFORE_EXPIRY
+    dead_man = context.expires_at + DEAD_MAN_AFTER_EXPIRY
     efa = settings.nodes > 1 and instance.efa
     values = {
         "MEMORY": memory_limit(instance.memory_bytes),
-        "STOP_AT": stop.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "DEAD_MAN_AT": dead_man.strftime("%Y-%m-%d %H:%M:%S UTC"),
         "DEVICES": "--device /dev/infiniband" if efa else "",
     }
     scripts = [

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, Protocol
+
+from model_runtime.watch.command import abandon
 
 Kind = Literal["verified", "nothing", "failed"]
 
@@ -79,8 +79,7 @@ class ProcessTask:
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):  # it may have ended in between
-                os.killpg(self.process.pid, signal.SIGKILL)
+            abandon(self.process)
         self.out.close()
         self._found = self._found or Delivery("failed", problems=("given up: it took too long",))
 

@@ -18,6 +18,8 @@ from model_runtime.watch.record import Record
 from model_runtime.watch.status import Phase, Status
 
 _REPORT_TRY_S = 60.0
+_ARM_AGAIN_S = 60.0
+_LEAVING_SHARE = 0.1
 _HEARTBEAT_END_S = 5.0
 """For a status on its way to arrive before the last one is sent, which it must not overwrite."""
 
@@ -51,6 +53,7 @@ class Memory:
     since: float = 0.0
     save_until: float = 0.0
     killed: float | None = None
+    leave_at: float = 0.0
     spot_until: float | None = None
     idle_since: float | None = None
     armed_for: float | None = None
@@ -83,6 +86,7 @@ class Watchdog:
         if memory is None:
             expiry = Expiry.of(expires_at, clock)
             memory = Memory(expires_at, expiry.monotonic_at, instant(clock.wall()))
+            self.record.save(asdict(memory))  # first: a successor must foresee the same moment
             self.record.event("began", expires_at=instant(expires_at), seconds_left=round(expiry.left(clock)))
         else:
             self.record.event("went on", phase=memory.phase, expires_at=instant(memory.expiry_at))
@@ -99,6 +103,7 @@ class Watchdog:
         self._last_tag = clock.monotonic() - limits.heartbeat_s
         self._last_gpu = clock.monotonic() - limits.gpu_s
         self._report_until = 0.0
+        self._next_arm = clock.monotonic()
         self._halts = 0
         self._said: set[str] = set()
 
@@ -114,7 +119,7 @@ class Watchdog:
     def tick(self) -> bool:
         """Look at everything once. True: there is nothing left to do."""
         self.ports.beat()
-        if self.memory.armed_for != self.memory.expiry_monotonic:
+        if self.memory.armed_for != self.memory.expiry_monotonic and self.clock.monotonic() >= self._next_arm:
             self._arm()
         self._look_at_the_clock()
         if self.memory.phase != "ended":
@@ -228,6 +233,7 @@ class Watchdog:
         left = self.expiry.left_monotonic(self.clock) + self.limits.dead_man_s
         problem = self.ports.machine.arm(max(1.0, left))
         if problem:
+            self._next_arm = self.clock.monotonic() + _ARM_AGAIN_S
             self._once(f"the dead man's switch is not set: {problem}")
             return
         self.memory.armed_for = self.memory.expiry_monotonic
@@ -238,6 +244,9 @@ class Watchdog:
     def _left(self) -> float:
         memory = self.memory
         return hard_left(self.expiry, self.limits, self.clock, memory.since, memory.spot_until)
+
+    def _report_s(self) -> float:
+        return self.limits.report_s / (1 if self.memory.spot_until is None else 2)
 
     def _begin_stop(self, reason: str, detail: str = "") -> None:
         memory, now = self.memory, self.clock.monotonic()
@@ -261,14 +270,15 @@ class Watchdog:
         self._polled()
         if self._job.ended or self._job.kind == "waiting":
             self._begin_delivery()
-        elif self._left() <= self.limits.report_s:
+        elif self._left() <= self._report_s():
             self._conclude("deadline")
         elif memory.killed is None and now >= memory.save_until:
             memory.killed = now
+            memory.leave_at = now + min(self.limits.kill_s, _LEAVING_SHARE * self._left())
             problem = self.ports.job.kill()
             self._warn("the job did not end in time and was killed" + (f" ({problem})" if problem else ""))
             self._save()
-        elif memory.killed is not None and now >= memory.killed + self.limits.kill_s:
+        elif memory.killed is not None and now >= memory.leave_at:
             self._warn("the job outlives SIGKILL: it hangs in the kernel and is left behind")
             self._begin_delivery()
 
@@ -285,13 +295,13 @@ class Watchdog:
         found = self._polled()
         if found in ("verified", "nothing"):
             self._conclude(found)
-        elif left <= self.limits.report_s:
+        elif left <= self._report_s():
             self._conclude("deadline")
         elif self._task is None and now >= self._next_try:
             self._start_delivery(left)
 
     def _start_delivery(self, left: float) -> None:
-        budget = left - self.limits.report_s
+        budget = left - self._report_s()
         self._task = self.ports.courier.deliver(budget)
         self._task_until = self.clock.monotonic() + min(self.limits.longest_try_s, max(20.0, budget / 2))
         self.record.event("upload begun", seconds=round(budget))

@@ -25,17 +25,18 @@ class Limits:
     """After the expiry: systemd powers the machine off, whether or not the watchdog lives."""
     spot_s: float = 115.0
     """Until a spot machine is gone, from the moment at which its notice is seen (AWS gives two minutes)."""
-    spot_reserve_s: float = 45.0
+    spot_reserve_s: float = 55.0
     """Of `spot_s`, kept for the upload."""
     kill_s: float = 20.0
-    """After SIGKILL: a process that is still there hangs in the kernel, and is left behind."""
+    """After SIGKILL, or a tenth of what is left where that is less: a process that is still there hangs in the kernel,
+    and is left behind."""
     idle_minutes: float = 30.0
     """Without work for any GPU; 0: never ends for it."""
     idle_percent: float = 5.0
     gpu_s: float = 15.0
     """Between two looks at the GPUs."""
     report_s: float = 20.0
-    """For the last status to reach S3."""
+    """For the last status to reach S3; half of it on a spot machine that is taken back."""
     heartbeat_s: float = 120.0
     """Between two statuses in S3 while the job runs."""
     longest_try_s: float = 3600.0

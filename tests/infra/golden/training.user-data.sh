@@ -23,6 +23,14 @@ BERTH_DTYPE=bf16
 BERTH_EXPIRES_AT=2026-11-25T12:00:00Z
 BERTH_ENV
 set -a; . /etc/berth/env; set +a
+# Whether or not the watchdog ever starts: systemd powers the machine off, by force when that takes two minutes.
+install -d /etc/systemd/system/poweroff.target.d
+printf '[Unit]\nJobTimeoutSec=120\n' > /etc/systemd/system/poweroff.target.d/berth.conf
+systemctl daemon-reload
+left=$(($(date -d '2026-11-25 12:08:00 UTC' +%s) - $(date +%s)))
+systemd-run --unit=berth-deadman --on-active="$((left > 1 ? left : 1))" --timer-property=AccuracySec=1s systemctl poweroff
+# A set-up that fails leaves nothing that is worth a machine.
+trap 'code=$?; if [ "$code" != 0 ]; then echo "the set-up failed ($code)"; aws s3 cp --only-show-errors /var/log/berth.log "s3://$BERTH_BUCKET/$BERTH_OUTPUT/logs/${BERTH_INSTANCE:-unknown}/berth.log" || true; systemctl poweroff; fi' EXIT
 cat > /opt/berth/imds <<'BERTH_IMDS'
 #!/bin/bash
 # imds PATH: what the instance's metadata service says; fails where it says nothing.
@@ -126,11 +134,16 @@ python3 /opt/berth/fetch.py "$BERTH_BUCKET" "$BERTH_DATASET" /opt/berth/data/dat
 install -d /opt/berth/data/output
 cat > /opt/berth/finish <<'BERTH_FINISH'
 #!/bin/bash
-# After the last attempt the machine ends itself: its shutdown is its termination.
-if [ "$SERVICE_RESULT" = success ] || [ "$(systemctl show berth-train --property NRestarts --value)" -ge 3 ]; then
-  aws s3 cp --only-show-errors /var/log/berth.log "s3://$BERTH_BUCKET/$BERTH_OUTPUT/logs/$BERTH_INSTANCE/berth.log" || true
-  systemctl poweroff
-fi
+# The watchdog ends the machine. Where there is none, the last attempt does: its shutdown is its termination.
+aws s3 cp --only-show-errors /var/log/berth.log "s3://$BERTH_BUCKET/$BERTH_OUTPUT/logs/$BERTH_INSTANCE/berth.log" || true
+for attempt in 1 2 3; do
+  if systemctl is-active --quiet berth-watchdog; then exit 0; fi
+  sleep 10
+done
+case "$SERVICE_RESULT $EXIT_STATUS" in
+  success*|*" 2"|*" 75") systemctl poweroff ;;
+  *) if [ "$(systemctl show berth-train --property NRestarts --value)" -ge 3 ]; then systemctl poweroff; fi ;;
+esac
 BERTH_FINISH
 chmod 0755 /opt/berth/finish
 cat > /etc/systemd/system/berth-train.service <<'BERTH_UNIT'
@@ -143,17 +156,40 @@ StartLimitIntervalSec=0
 EnvironmentFile=/etc/berth/env
 ExecStartPre=-/usr/bin/docker rm -f berth
 ExecStart=/usr/bin/docker run --rm --name berth --gpus all --network host --ipc host --ulimit memlock=-1 --memory 1082g --security-opt no-new-privileges  --volume /opt/berth/bundle:/opt/berth/bundle:ro --volume /opt/berth/data:/opt/berth/data --volume /var/log/berth:/var/log/berth --env-file /etc/berth/env --env HF_HUB_OFFLINE=1 --env PYTHONPATH=/opt/berth/bundle $BERTH_IMAGE python -m model_runtime.finetune /opt/berth/bundle/finetune.json
-ExecStop=/usr/bin/docker stop --time 90 berth
+ExecStop=/usr/bin/docker stop --time 420 berth
 ExecStopPost=+/opt/berth/finish
 Restart=on-failure
+RestartPreventExitStatus=2 75
 RestartSec=30
-TimeoutStopSec=120
+TimeoutStopSec=450
 StandardOutput=append:/var/log/berth/train.log
 StandardError=inherit
 [Install]
 WantedBy=multi-user.target
 BERTH_UNIT
+cat > /etc/systemd/system/berth-watchdog.service <<'BERTH_UNIT'
+[Unit]
+Description=Berth: ends the machine
+After=docker.service berth-prepare.service
+StartLimitIntervalSec=0
+[Service]
+Type=notify
+WatchdogSec=180
+EnvironmentFile=/etc/berth/env
+Environment=PYTHONPATH=/opt/berth/bundle PYTHONDONTWRITEBYTECODE=1
+RuntimeDirectory=berth-watchdog
+RuntimeDirectoryPreserve=yes
+ExecStart=/usr/bin/python3 -m model_runtime.watchdog --unit berth-train --container berth --output /opt/berth/data/output -- /usr/bin/docker run --rm --init --interactive --network host --volume /opt/berth/bundle:/opt/berth/bundle:ro --volume /opt/berth/data:/opt/berth/data --env-file /etc/berth/env --env PYTHONPATH=/opt/berth/bundle $BERTH_IMAGE python
+Restart=always
+RestartSec=5
+TimeoutStopSec=10
+OOMScoreAdjust=-1000
+StandardOutput=append:/var/log/berth/watchdog.log
+StandardError=inherit
+[Install]
+WantedBy=multi-user.target
+BERTH_UNIT
 systemctl daemon-reload
-# Ten minutes before the guard ends the machine from outside, training is stopped so that it can save what it has.
-systemd-run --on-calendar='2026-11-25 11:50:00 UTC' --timer-property=AccuracySec=1s /bin/bash -c 'systemctl stop berth-train; systemctl poweroff'
-systemctl enable --now berth-train
+systemctl enable berth-watchdog berth-train
+systemctl start --no-block berth-watchdog
+systemctl start berth-train
