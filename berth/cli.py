@@ -27,6 +27,7 @@ COMMANDS: tuple[str, ...] = (
     "review",
     "report",
     "preview",
+    "sandbox",
     "doctor",
     "catalog",
     "schema",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,11 +64,17 @@ class SandboxProvider:
         changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k) and k not in ignored)
         return Change(tuple(changed), tuple(k for k in changed if k not in kind.in_place), kind.delete_first)
 
-    def create(self, type_: str, name: str, inputs: Inputs) -> tuple[str, Outputs]:
-        """Make it; returns its id and its outputs, which repeat the inputs. Raises `RefusedError`."""
+    def create(
+        self, type_: str, name: str, inputs: Inputs, made: Callable[[str], None] = lambda _: None
+    ) -> tuple[str, Outputs]:
+        """Make it; returns its id and its outputs, which repeat the inputs. `made` is told the id at once.
+
+        Raises `RefusedError`.
+        """
         kind = kind_of(type_)
         with asking(type_, name, "to make it"):
             id_ = kind.create(self.aws, inputs)
+        made(id_)
         found = self.read(type_, name, id_, inputs)
         if found is None:
             raise RefusedError(f"{type_} {name}: {id_} was made, and AWS does not know it")

@@ -19,6 +19,7 @@ from infra.programs import declare
 from infra.resolve import now, resolve
 from infra.sandbox.catalogue import kind_of
 from infra.sandbox.journal import Journal, Made, StackRecord
+from infra.sandbox.listing import tagged
 from infra.sandbox.provider import SandboxProvider
 from infra.sandbox.services.s3 import empty_bucket
 from infra.settings import MachineSettings
@@ -99,9 +100,12 @@ class _Maker(mocks.Mocks):
 
     def _make(self, type_: str, name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         inputs = self.provider.check(type_, name, given)
-        id_, outputs = self.provider.create(type_, name, inputs)
-        self.record.made.append(Made(type_, name, id_, inputs, kind_of(type_).lacking))
-        self.save()
+
+        def made(id_: str) -> None:
+            self.record.made.append(Made(type_, name, id_, inputs, kind_of(type_).lacking))
+            self.save()
+
+        id_, outputs = self.provider.create(type_, name, inputs, made)
         self.tell(Step("made", type_, name, id_, len(self.record.made), self.total))
         return id_, outputs
 
@@ -116,16 +120,18 @@ class _Maker(mocks.Mocks):
 
 
 class StackFailedError(UserError):
-    """A stack that could not be made whole; what had been made was removed, but for `removal.left`."""
+    """A stack that could not be made whole; what had been made was removed, but for `left`."""
 
-    def __init__(self, stack: str, cause: UserError, made: int, removal: Removal) -> None:
+    def __init__(
+        self, stack: str, cause: UserError, made: int, removal: Removal, half_made: tuple[Left, ...] = ()
+    ) -> None:
         self.cause, self.removal = cause, removal
-        left = removal.left
+        self.left = left = (*removal.left, *half_made)
         after = (
             f"the {made} resources made before were removed; nothing is left"
             if not left
             else f"{len(removal.removed)} of the {made} made before were removed, left are "
-            + "; ".join(f"{x.type} {x.name} ({x.id}): {x.reason}" for x in left)
+            + "; ".join(f"{' '.join(filter(None, (x.type, x.name, x.id)))}: {x.reason}" for x in left)
         )
         super().__init__(f"stack {stack}: {cause}; {after}")
 
@@ -176,10 +182,21 @@ def bring_up(
     record.stand_ins = dict(provider.stand_ins)
     if maker.failure is not None:
         made = len(record.made)
-        raise StackFailedError(file.name, maker.failure, made, take_down(file.name, provider, journal, tell=tell))
+        removal = take_down(file.name, provider, journal, tell=tell)
+        raise StackFailedError(file.name, maker.failure, made, removal, _half_made(provider, file.name, removal))
     record.outputs, record.complete = outputs, True
     journal.save()
     return record
+
+
+def _half_made(provider: SandboxProvider, stack: str, removal: Removal) -> tuple[Left, ...]:
+    """What AWS lists with the stack's tag and the journal does not know: made by a call whose next one failed."""
+    known = {left.id for left in removal.left}
+    return tuple(
+        Left("", "", found.id, "it was made when the stack failed, and is in no journal")
+        for found in tagged(provider.aws)
+        if found.stack == stack and found.id.rsplit("/", 1)[-1] not in known and found.id not in known
+    )
 
 
 def shared_name(file: StackFile) -> str:

@@ -93,6 +93,9 @@ ON_THEIR_OWN = {
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
     "new",
+    "sandbox down",  # tests/infra/test_sandbox_command.py, with a local AWS
+    "sandbox status",
+    "sandbox up",
     "review summary",  # tests/berth/review/test_review_summary.py
     "verify",  # tests/model_runtime/test_verify.py, where a model is served
 }

@@ -42,9 +42,21 @@ def _run_parameters(aws: Aws, inputs: Inputs) -> dict[str, Any]:
         parameters["LaunchTemplate"] = {"LaunchTemplateId": given["id"], "Version": str(given["version"])}
     if inputs.get("rootBlockDevice"):
         disk = {k: v for k, v in inputs["rootBlockDevice"].items() if k != "tags"}
-        image = aws.client("ec2").describe_images(ImageIds=[inputs["ami"]])["Images"][0]
-        parameters["BlockDeviceMappings"] = [{"DeviceName": image["RootDeviceName"], "Ebs": pascal(disk)}]
+        if disk:
+            image = aws.client("ec2").describe_images(ImageIds=[_image(aws, inputs)])["Images"][0]
+            parameters["BlockDeviceMappings"] = [{"DeviceName": image["RootDeviceName"], "Ebs": pascal(disk)}]
     return parameters
+
+
+def _image(aws: Aws, inputs: Inputs) -> str:
+    """The machine image, which may stand in the launch template only."""
+    if inputs.get("ami"):
+        return str(inputs["ami"])
+    template = inputs["launchTemplate"]
+    versions = aws.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=template["id"], Versions=[str(template["version"])]
+    )
+    return str(versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]["ImageId"])
 
 
 def _create_instance(aws: Aws, inputs: Inputs) -> str:
@@ -87,6 +99,19 @@ def _update_instance(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
 
 def _delete_instance(aws: Aws, id_: str, _inputs: Inputs) -> None:
     unless_gone(aws.client("ec2").terminate_instances, InstanceIds=[id_])
+    remove_leavings(aws, [id_])
+
+
+def remove_leavings(aws: Aws, instances: list[str]) -> None:
+    """Remove what moto leaves of terminated instances and AWS would not: their interfaces, a group's root volumes."""
+    ec2 = aws.client("ec2")
+    for interface in ec2.describe_network_interfaces()["NetworkInterfaces"]:
+        if interface.get("Attachment", {}).get("InstanceId") in instances:
+            unless_gone(ec2.delete_network_interface, NetworkInterfaceId=interface["NetworkInterfaceId"])
+    for volume in ec2.describe_volumes()["Volumes"]:
+        if any(a["InstanceId"] in instances for a in volume["Attachments"]):
+            unless_gone(ec2.detach_volume, VolumeId=volume["VolumeId"])
+            unless_gone(ec2.delete_volume, VolumeId=volume["VolumeId"])
 
 
 def _template_data(inputs: Inputs) -> dict[str, Any]:

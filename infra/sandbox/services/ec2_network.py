@@ -140,6 +140,17 @@ def _read_nat(aws: Aws, id_: str, _inputs: Inputs) -> Found:
     return or_gone(read)
 
 
+def _delete_nat(aws: Aws, id_: str, inputs: Inputs) -> None:
+    if _read_nat(aws, id_, inputs) is None:
+        return
+    ec2 = aws.client("ec2")
+    addresses = ec2.describe_nat_gateways(NatGatewayIds=[id_])["NatGateways"][0]["NatGatewayAddresses"]
+    ec2.delete_nat_gateway(NatGatewayId=id_)
+    for address in addresses:  # moto leaves the gateway's interface behind, which AWS takes away
+        if address.get("NetworkInterfaceId"):
+            unless_gone(ec2.delete_network_interface, NetworkInterfaceId=address["NetworkInterfaceId"])
+
+
 def _create_table(aws: Aws, inputs: Inputs) -> str:
     return str(
         aws.client("ec2").create_route_table(
@@ -295,7 +306,7 @@ KINDS = (
     ),
     Kind("aws:ec2/eip:Eip", _create_eip, _read_eip, _remove("release_address", "AllocationId"), retag, TAGS),
     Kind(
-        "aws:ec2/natGateway:NatGateway", _create_nat, _read_nat, _remove("delete_nat_gateway", "NatGatewayId"),
+        "aws:ec2/natGateway:NatGateway", _create_nat, _read_nat, _delete_nat,
         retag, TAGS, delete_first=True,
     ),
     Kind(

@@ -156,6 +156,12 @@ def _read_budget(aws: Aws, id_: str, _inputs: Inputs) -> Found:
     return or_gone(read)
 
 
+def _update_budget(aws: Aws, id_: str, _old: Inputs, new: Inputs) -> None:
+    """moto has no UpdateBudget: the budget of the same name is made anew, which keeps its id and its ARN."""
+    _delete_budget(aws, id_, new)
+    _create_budget(aws, new)
+
+
 def _delete_budget(aws: Aws, id_: str, _inputs: Inputs) -> None:
     account, name = id_.split(":", 1)
     unless_gone(aws.client("budgets").delete_budget, AccountId=account, BudgetName=name)
@@ -181,8 +187,9 @@ KINDS = (
         ),
         names="name", name_limit=64,
     ),
-    # moto cannot change a budget (UpdateBudget): a change replaces it here, where AWS changes it in place.
     Kind(
-        "aws:budgets/budget:Budget", _create_budget, _read_budget, _delete_budget, names="name", name_limit=100,
+        "aws:budgets/budget:Budget", _create_budget, _read_budget, _delete_budget, _update_budget,
+        frozenset({"budgetType", "timeUnit", "limitAmount", "limitUnit", "costFilters", "notifications"}),
+        names="name", name_limit=100,
     ),
 )  # fmt: skip

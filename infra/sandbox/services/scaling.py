@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.sandbox.aws import Aws
 from infra.sandbox.kind import Found, Inputs, Kind, or_gone, pascal, put, take, unless_gone
+from infra.sandbox.services.ec2_machines import remove_leavings
 
 
 def _tags(inputs: Inputs) -> list[dict[str, Any]]:
@@ -83,7 +84,10 @@ def _read_group(aws: Aws, id_: str, _inputs: Inputs) -> Found:
 
 
 def _delete_group(aws: Aws, id_: str, _inputs: Inputs) -> None:
-    unless_gone(aws.client("autoscaling").delete_auto_scaling_group, AutoScalingGroupName=id_, ForceDelete=True)
+    scaling = aws.client("autoscaling")
+    found = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[id_])["AutoScalingGroups"]
+    unless_gone(scaling.delete_auto_scaling_group, AutoScalingGroupName=id_, ForceDelete=True)
+    remove_leavings(aws, [instance["InstanceId"] for group in found for instance in group["Instances"]])
 
 
 def _tracking(given: Inputs) -> dict[str, Any]:
@@ -141,7 +145,7 @@ def _read_schedule(aws: Aws, id_: str, inputs: Inputs) -> Found:
         found = aws.client("autoscaling").describe_scheduled_actions(
             AutoScalingGroupName=inputs["autoscalingGroupName"], ScheduledActionNames=[id_]
         )["ScheduledUpdateGroupActions"]
-        return {"arn": found[0]["ScheduledActionARN"]} if found else None
+        return {"arn": found[0].get("ScheduledActionARN", "")} if found else None
 
     return or_gone(read)
 
