@@ -236,7 +236,8 @@ def test_an_expiry_ends_what_carries_the_stack_s_tag_and_nothing_else() -> None:
     assert policy["Statement"][0]["Condition"] == {"StringEquals": {"aws:ResourceTag/stack": "training"}}
     machine = one(plan, INSTANCE)
     assert machine.inputs["instanceInitiatedShutdownBehavior"] == "terminate"
-    assert "2026-11-25 11:50:00 UTC" in machine.inputs["userData"], "training stops before the guard strikes"
+    assert "BERTH_EXPIRES_AT=2026-11-25T12:00:00Z" in machine.inputs["userData"], "what its watchdog goes by"
+    assert "2026-11-25 12:08:00 UTC" in machine.inputs["userData"], "its dead man's switch"
 
 
 def test_an_expiring_group_is_deleted_whole(project: Project) -> None:
