@@ -159,6 +159,8 @@ class Watchdog:
         busy = self.ports.busy()
         if busy is None:
             self._once("the GPUs' use cannot be read")
+            # Rarely from then on: each nvidia-smi that hangs in the kernel stays there.
+            self._last_gpu = now + limits.heartbeat_s
             return None
         before = memory.idle_since
         if busy >= limits.idle_percent:
