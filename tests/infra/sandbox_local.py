@@ -43,6 +43,8 @@ def inventory(aws: Aws) -> dict[str, Any]:
     """What moto holds of what stacks are made of, with tags and without, but for what comes with every account."""
     ec2, iam, s3, kms = (aws.client(name) for name in ("ec2", "iam", "s3", "kms"))
     instances = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+    ended = {i["InstanceId"] for i in instances if i["State"]["Name"] == "terminated"}
+    own = {a.get("TargetKeyId") for a in kms.list_aliases()["Aliases"] if a["AliasName"].startswith("alias/aws/")}
     return {
         "vpcs": [v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if not v["IsDefault"]],
         "subnets": [s["SubnetId"] for s in ec2.describe_subnets()["Subnets"] if not s["DefaultForAz"]],
@@ -51,7 +53,12 @@ def inventory(aws: Aws) -> dict[str, Any]:
         ],
         "addresses": ec2.describe_addresses()["Addresses"],
         "interfaces": ec2.describe_network_interfaces()["NetworkInterfaces"],
-        "volumes": ec2.describe_volumes()["Volumes"],
+        # moto keeps the root volumes of a group's terminated hosts, attached to them, and removes none.
+        "volumes": [
+            v["VolumeId"]
+            for v in ec2.describe_volumes()["Volumes"]
+            if not {a["InstanceId"] for a in v["Attachments"]} & ended
+        ],
         "gateways": ec2.describe_internet_gateways()["InternetGateways"],
         "nat": [n for n in ec2.describe_nat_gateways()["NatGateways"] if n["State"] != "deleted"],
         "endpoints": [e for e in ec2.describe_vpc_endpoints()["VpcEndpoints"] if e["State"] != "deleted"],
@@ -67,7 +74,7 @@ def inventory(aws: Aws) -> dict[str, Any]:
         "keys": [
             key["KeyId"]
             for key in (kms.describe_key(KeyId=k["KeyId"])["KeyMetadata"] for k in kms.list_keys()["Keys"])
-            if key["KeyState"] != "PendingDeletion" and key["KeyManager"] == "CUSTOMER"
+            if key["KeyState"] != "PendingDeletion" and key["KeyId"] not in own
         ],
         "log groups": aws.client("logs").describe_log_groups()["logGroups"],
         "alarms": aws.client("cloudwatch").describe_alarms()["MetricAlarms"],

@@ -103,15 +103,11 @@ def _delete_instance(aws: Aws, id_: str, _inputs: Inputs) -> None:
 
 
 def remove_leavings(aws: Aws, instances: list[str]) -> None:
-    """Remove what moto leaves of terminated instances and AWS would not: their interfaces, a group's root volumes."""
+    """Remove the interfaces of terminated instances, which AWS takes away and moto leaves."""
     ec2 = aws.client("ec2")
     for interface in ec2.describe_network_interfaces()["NetworkInterfaces"]:
         if interface.get("Attachment", {}).get("InstanceId") in instances:
             unless_gone(ec2.delete_network_interface, NetworkInterfaceId=interface["NetworkInterfaceId"])
-    for volume in ec2.describe_volumes()["Volumes"]:
-        if any(a["InstanceId"] in instances for a in volume["Attachments"]):
-            unless_gone(ec2.detach_volume, VolumeId=volume["VolumeId"])
-            unless_gone(ec2.delete_volume, VolumeId=volume["VolumeId"])
 
 
 def _template_data(inputs: Inputs) -> dict[str, Any]:
