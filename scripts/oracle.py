@@ -60,6 +60,8 @@ FAMILIES: tuple[tuple[str, int], ...] = (
 )
 LAYERS = 3
 """Of each stack in the sweep; layers are alike, so more of them only take longer."""
+ALONE = (("full", "pure-bf16", "eager"), ("lora", "pure-bf16", "eager"), ("lora", "bf16", "sdpa"))
+"""Runs that are played with a single sequence, too: attention keeps views of it."""
 NO_SDPA = ("bigscience/bloom-560m", "mosaicml/mpt-7b", "microsoft/deberta-v3-base", "EleutherAI/gpt-j-6b")
 NO_FAKE = ("microsoft/deberta-v3-base",)
 """Its forward pass asks for values that a fake tensor has not."""
@@ -81,6 +83,8 @@ def sweep() -> Iterator[tuple[str, Case]]:
         if (attention == "sdpa" and model in NO_SDPA) or (precision == "bf16" and model in NO_FAKE):
             continue
         yield "saved", Case(model, LAYERS, method, precision, attention, "cuda", 2, 256, target)
+        if (method, precision, attention) in ALONE:
+            yield "saved", Case(model, LAYERS, method, precision, attention, "cuda", 1, 200, target)
     for batch, tokens in ((1, 128), (8, 128), (2, 1024)):
         for model, target in (("google/flan-t5-base", 128), ("meta-llama/Llama-3.2-3B", 0)):
             yield "saved", Case(model, LAYERS, "full", "pure-bf16", "eager", "cpu", batch, tokens, target)

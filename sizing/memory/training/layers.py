@@ -130,20 +130,21 @@ class Layer:
         return ops.linear(out_name, out, self.hidden, self.width)
 
     def bias(self, keys: int, *, cross: bool) -> int:
-        """Elements of the position bias that a layer of T5 makes its own: merged with a causal or a padding mask."""
+        """Elements of the position bias that a layer of T5 makes its own: merged with a causal or a padding mask, or
+        put in order (`create_position_bias_mask`). The zeros of cross-attention are one tensor for all layers."""
         if not self.dialect.learned_bias:
             return 0
         own = self.heads * self.tokens * keys
         if self.ops.recipe.padded:
             return self.batch * own
-        return own if self.stack.cross_attention and not cross else 0
+        return 0 if cross else own
 
     def deberta(self, x: Var) -> Var:
         """DeBERTa v2's disentangled attention: content-to-position and position-to-content scores beside the content
         scores, gathered by relative position (arXiv:2006.03654; `DisentangledSelfAttention`)."""
         d, ops, stack = self.dialect, self.ops, self.stack
         q, k, v = (ops.copy(ops.linear(name, x, self.width, self.hidden)) for name in d.qkv)
-        span = min(2 * 256, 2 * self.tokens)
+        span = 2 * 256
         before, ops.tag = ops.tag, "attention scores"
         size = self.batch * self.heads * self.tokens**2
         scores = ops.matmul(q, ops.plain(k), size)

@@ -72,9 +72,15 @@ class Ops(Tape):
         low = self.var(rows * r.rank, narrow.width)
         a_trained = r.adapter_a_trained
         size_a, size_b = in_features * r.rank * r.adapter, out_features * r.rank * r.adapter
-        self.record((narrow,), low, (narrow.store,) if a_trained else (), weight_grad=size_a if a_trained else 0)
-        wide = self.var(rows * out_features, narrow.width)
+        saved = [narrow.store] if a_trained else []
         kept = [low.store]
+        if r.autocast and r.adapter != r.autocast:
+            # The casts of the matrices, for the gradients of what they multiply.
+            if narrow.grad:
+                saved.append(Store(in_features * r.rank * r.autocast, "weight copies"))
+            kept.append(Store(out_features * r.rank * r.autocast, "weight copies"))
+        self.record((narrow,), low, saved, weight_grad=size_a if a_trained else 0)
+        wide = self.var(rows * out_features, narrow.width)
         if r.scattered_adapter:
             kept.append(Store(int(wide.size * r.scattered_adapter), self.tag))
         self.record((low,), wide, kept, weight_grad=size_b)
@@ -183,8 +189,13 @@ class Ops(Tape):
             q, k = self.cast(q, 4), self.cast(k, 4)
         if r.autocast:
             q, k, v = (self.cast(t, r.autocast) for t in (q, k, v))
-        # matmul wants [batch * heads, tokens, head_dim] in one piece; keys and values are repeated to all heads.
-        q, k, v = self.copy(q), self.copy(k, expanded), self.copy(v, expanded)
+        # matmul wants [batch * heads, tokens, head_dim]: a copy, but of a single sequence a view, which keeps a fused
+        # projection whole. Keys and values are repeated to all heads, a single one by a stride of 0.
+        if batch == 1:
+            repeat = self.copy if 1 < kv_heads < heads else self.view
+            q, k, v = self.view(q), repeat(k, expanded), repeat(v, expanded)
+        else:
+            q, k, v = self.copy(q), self.copy(k, expanded), self.copy(v, expanded)
         self.tag = "cross-attention scores" if cross else "attention scores"
         scores = self.plain(self.matmul(q, k, size))
         for _ in range(dialect.score_steps):

@@ -102,7 +102,8 @@ def step_of(
         part: Part = "encoder" if stack is encoder else "decoder"
         length = target if both and part == "decoder" else tokens
         source = tokens if both and stack.cross_attention else 0
-        run = _Run(stack, d, recipe, batch, length, source, part)
+        alone = part == "encoder" and not both
+        run = _Run(stack, d, recipe, batch, length, source, part, alone)
         # A tied matrix has its gradient from the head already, and the decoder's embedding is the encoder's.
         new_gradient = head_trained and not model.tied_embeddings and (part == "encoder" or not both)
         segments.append(
@@ -152,6 +153,8 @@ class _Run:
     tokens: int
     source: int
     part: Part
+    alone: bool
+    """An encoder without a decoder."""
 
     @property
     def hidden(self) -> int:
@@ -219,17 +222,18 @@ class _Run:
             out = ops.drop(out, self.stack.dropout)
         found = ops.measure((x,), out, counted=(x,))
         saved = dict(found.saved)
-        if self.dialect.pooled and self.recipe.full:
+        if self.alone and self.recipe.full and self.recipe.autocast:
+            # The classification head's dense layer reads one token, cast; its weight's cast is kept.
+            saved["weight copies"] = self.stack.hidden_size**2 * self.recipe.autocast
+        elif self.dialect.pooled and self.recipe.full:
             saved["activations"] = saved.get("activations", 0) + out.size
         if feeds_decoder and self.recipe.full:
             # Kept once by the cross-attentions that read it; its gradient grows from layer to layer.
             saved["activations"] = saved.get("activations", 0) + out.size
-        if self.dialect.learned_bias and self.recipe.kernel != "eager" and not self.recipe.padded:
-            # The bias is the kernel's mask as it is, one for all layers, unless a causal mask is laid over it.
-            keys = self.source or self.tokens
-            saved["attention scores"] = (
-                self.stack.heads * self.tokens * keys * (self.recipe.autocast or self.recipe.stream)
-            )
+        if self.dialect.learned_bias and self.source and self.recipe.kernel != "eager" and not self.recipe.padded:
+            # The mask of cross-attention: zeros, one tensor for all layers.
+            size = self.stack.heads * self.tokens * self.source
+            saved["cross-attention scores"] = size * (self.recipe.autocast or self.recipe.stream)
         return Segment(f"{self.part} output", 1, saved, found.forward, found.backward, found.weight_grads)
 
     def constants(self) -> int:
