@@ -184,7 +184,7 @@ KNOWN = (
 
 def unknown_parameter(name: str, known: tuple[str, ...]) -> RequestError:
     shown = name if len(name) <= 64 else f"{name[:64]}…"
-    shown = shown.encode("ascii", "backslashreplace").decode("ascii")
+    shown = repr(shown)[1:-1].encode("ascii", "backslashreplace").decode("ascii")
     return RequestError(f"unknown parameter {shown}; known: {', '.join(known)}", code="unknown_parameter", param=shown)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ENDPOINT, INFERENCE, STACKS, TRAINING, Project, committed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infra_projects import ENDPOINT, INFERENCE, STACKS, TRAINING, Project, committed
 
 from infra.bill.bill import Bill, bill_of, difference
 from infra.bill.lines import USAGE_KEYS, Line, Usage, cents, read_usage

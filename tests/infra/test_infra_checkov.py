@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import INFERENCE, STACKS, TRAINING, Project, committed
+from infra_projects import INFERENCE, STACKS, TRAINING, Project, committed
 
 from infra.policy.terraform import TYPES, snake, to_terraform
 from infra.stack_files import ROOT, load_yaml, plain

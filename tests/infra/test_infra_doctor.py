@@ -11,7 +11,7 @@ import boto3
 import pytest
 from botocore.exceptions import NoCredentialsError
 from botocore.stub import Stubber
-from conftest import ENDPOINT, INFERENCE, SHARED, TRAINING, Project
+from infra_projects import ENDPOINT, INFERENCE, SHARED, TRAINING, Project
 from moto import mock_aws
 
 from infra.doctor.checks import examine

@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 import pytest
-from conftest import ENDPOINT, INFERENCE, MOMENT, STACKS, TRAINING, Project, committed
+from infra_projects import ENDPOINT, INFERENCE, MOMENT, STACKS, TRAINING, Project, committed
 from pulumi.runtime import config as pulumi_config
 
 from infra.bill.pricers import FREE, PRICERS

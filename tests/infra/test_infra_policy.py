@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import ENDPOINT, INFERENCE, MOMENT, STACKS, TRAINING, Project, committed
+from infra_projects import ENDPOINT, INFERENCE, MOMENT, STACKS, TRAINING, Project, committed
 from pulumi_policy import PolicyResource, StackValidationArgs
 from pulumi_policy.proxy import UnknownValueError
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pulumi
 import pytest
-from conftest import ENDPOINT, INFERENCE, STACKS, TRAINING, Project, committed
+from infra_projects import ENDPOINT, INFERENCE, STACKS, TRAINING, Project, committed
 from pulumi._types import input_type_py_to_pulumi_names, is_input_type
 
 from infra.plan import Plan, PlannedResource

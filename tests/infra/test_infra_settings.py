@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import ENDPOINT, INFERENCE, SHARED, TRAINING
 from hypothesis import given
 from hypothesis import strategies as st
+from infra_projects import ENDPOINT, INFERENCE, SHARED, TRAINING
 
 from infra.durations import parse_duration, parse_instant, parse_schedule, write_instant
 from infra.settings import InferenceSettings, Keys, MachineSettings, read_settings

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import INFERENCE, MOMENT, STACKS, TRAINING, Project
+from infra_projects import INFERENCE, MOMENT, STACKS, TRAINING, Project
 
 from infra.new_stack import record_choice
 from infra.stack_files import ROOT, project_root, read_stack, stack_names, stack_path, write_text
