@@ -80,6 +80,8 @@ bench: $(TEST_VENV)/.ready ## Time the commands against their bounds (BENCH_ARGS
 accuracy: $(TEST_VENV)/.ready ## Estimates against every published measurement: writes docs/accuracy.md
 	$(BIN)/python scripts/accuracy.py
 	$(BIN)/python scripts/throughput_accuracy.py
+	$(BIN)/python scripts/training_time_accuracy.py
+	$(BIN)/python scripts/training_plans_page.py
 
 .PHONY: oracle
 oracle: $(TEST_VENV)/.ready ## Estimates against accounting that allocates nothing (meta device, FakeTensorMode)

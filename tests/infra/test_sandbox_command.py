@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
+from infra_projects import Project
 from jsonschema import Draft202012Validator
 
 from berth.schemas import load
