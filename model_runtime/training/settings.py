@@ -150,7 +150,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("seed", 0, 2**32 - 1),
     ("evaluations", 0, 100_000),
     ("patience", 0, 100_000),
-    ("checkpoint_minutes", 0.001, 10_000),
+    ("checkpoint_minutes", 0.00001, 10_000),
     ("keep_checkpoints", 1, 1000),
     ("logging_steps", 1, 1_000_000),
     ("memory_cap_bytes", 0, 2**60),

@@ -27,7 +27,7 @@ from model_runtime.training.metrics import FILE, Log, Meter, read_metrics
 from model_runtime.training.outcome import take_outcome
 from tests.model_runtime import training_runs as runs
 
-ALWAYS = 0.001  # minutes between checkpoints: after nearly every step
+ALWAYS = 0.00001  # minutes between checkpoints: after every step
 
 
 @pytest.fixture(scope="module")
