@@ -16,10 +16,11 @@ PLOT = "accuracy.svg"
 
 def sections() -> list[Section]:
     """Inference and training, with the targets they are held to."""
-    from sizing.accuracy.training import training_results
+    from sizing.accuracy.training import held_out_training_results, training_results
 
     results, outside = inference_results()
     trained, untrained = training_results()
+    held_out, _ = held_out_training_results()
     return [
         Section(
             "Inference",
@@ -42,6 +43,13 @@ def sections() -> list[Section]:
             "median error at most 8 %, 9 of 10 within 20 %, at least 95 % of the rows about fitting called right.",
             0.20,
         ),
+        Section(
+            "Training, held out",
+            held_out,
+            (),
+            "as above, on rows of the same tables that the measured points leave out.",
+            0.20,
+        ),
     ]
 
 
@@ -54,7 +62,9 @@ def draw(parts: list[Section], target: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 6))
-    for part, colour, mark in zip(parts, ("#1f6feb", "#1a7f37", "#d9730d"), ("o", "s", "^"), strict=True):
+    for part, colour, mark in zip(
+        parts, ("#1f6feb", "#1a7f37", "#d9730d", "#8250df"), ("o", "s", "^", "v"), strict=True
+    ):
         measured = [r.measured / GIB for r in part.sized]
         axes.scatter(measured, [r.estimated / GIB for r in part.sized], s=18, c=colour, marker=mark, label=part.title)
         if part.title == "Inference":
