@@ -147,7 +147,8 @@ def memory(
         return
     from berth.show.memory import show_memory
 
-    show_memory(console(), facts, estimate, situation, machine, devices)
+    host = "Host memory while loading" if purpose == "inference" else "Host memory, loading or training"
+    show_memory(console(), facts, estimate, situation, machine, devices, host)
 
 
 def _refuse_other_purpose(context: typer.Context, purpose: str) -> None:

@@ -30,6 +30,7 @@ def show_memory(
     situation: str,
     instance: InstanceType | None,
     devices: int,
+    host_title: str = "Host memory while loading",
 ) -> None:
     """Print the whole estimate; `situation` says in words what it holds for, `instance` what it is held against."""
     out.print(f"{model.name}: {count(model.params)} parameters ({model.params:,}), {model.architecture}")
@@ -48,7 +49,7 @@ def show_memory(
         f"{gib(rule.total_bytes)}; the full estimate{over} is {share:.2f} times that.",
     )
     out.print()
-    _terms(out, "Host memory while loading", estimate.host)
+    _terms(out, host_title, estimate.host)
     _range(out, "total", estimate.host)
     if instance is not None:
         out.print()
