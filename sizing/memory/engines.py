@@ -23,30 +23,30 @@ CacheStyle = Literal["grow", "grow-copy", "static"]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What an engine does with memory. `source` says where that was read."""
+    """What an engine does with memory; each names only the habits that differ. `source` says where that was read."""
 
     name: str
     label: str
     cache: CacheStyle
-    all_logits: bool
-    """Logits of every prompt token in fp32 (transformers before 4.45), not of the last one."""
-    rotary_tables: bool
-    """Cosine and sine tables of the whole context window in every layer (transformers before 4.45)."""
-    quantizes_head: bool
-    """The output projection is quantized too (Lightning replaces every `nn.Linear`)."""
-    dequantize_copies: int
-    """Copies of the largest 4-bit matrix in the compute dtype while it is multiplied."""
-    expands_kv: bool
-    """Grouped key-value heads are cached once per query head."""
-    holds_attention_weights: bool
-    """A layer's eager attention weights live on in a variable (transformers 5), though nobody asked for them."""
-    splits_vocabulary: bool
-    """Tensor parallelism splits the embeddings and the output projection as well."""
-    unties_head: bool
-    """A tied output projection is loaded as a matrix of its own."""
-    fuses_qkv: bool
-    """Query, key and value matrices are concatenated after loading: they stand twice at the end of loading."""
     source: str
+    all_logits: bool = False
+    """Logits of every prompt token in fp32 (transformers before 4.45), not of the last one."""
+    rotary_tables: bool = False
+    """Cosine and sine tables of the whole context window in every layer (transformers before 4.45)."""
+    quantizes_head: bool = False
+    """The output projection is quantized too (Lightning replaces every `nn.Linear`)."""
+    dequantize_copies: int = 1
+    """Copies of the largest 4-bit matrix in the compute dtype while it is multiplied."""
+    expands_kv: bool = False
+    """Grouped key-value heads are cached once per query head."""
+    holds_attention_weights: bool = False
+    """A layer's eager attention weights live on in a variable (transformers 5), though nobody asked for them."""
+    splits_vocabulary: bool = True
+    """Tensor parallelism splits the embeddings and the output projection as well."""
+    unties_head: bool = False
+    """A tied output projection is loaded as a matrix of its own."""
+    fuses_qkv: bool = False
+    """Query, key and value matrices are concatenated after loading: they stand twice at the end of loading."""
 
 
 ENGINES: dict[str, Engine] = {
@@ -56,15 +56,7 @@ ENGINES: dict[str, Engine] = {
             "transformers",
             "transformers >= 4.45, generate()",
             cache="grow",
-            all_logits=False,
-            rotary_tables=False,
-            quantizes_head=False,
-            dequantize_copies=1,
-            expands_kv=False,
             holds_attention_weights=True,
-            splits_vocabulary=True,
-            unties_head=False,
-            fuses_qkv=False,
             source="transformers 5.23.0: cache_utils.DynamicLayer, `logits_to_keep`, bitsandbytes integration",
         ),
         Engine(
@@ -73,13 +65,6 @@ ENGINES: dict[str, Engine] = {
             cache="grow-copy",
             all_logits=True,
             rotary_tables=True,
-            quantizes_head=False,
-            dequantize_copies=1,
-            expands_kv=False,
-            holds_attention_weights=False,
-            splits_vocabulary=True,
-            unties_head=False,
-            fuses_qkv=False,
             source="transformers 4.38: modeling_llama (tuple cache, `logits.float()`, `_set_cos_sin_cache` per layer)",
         ),
         Engine(
@@ -87,14 +72,11 @@ ENGINES: dict[str, Engine] = {
             "LitGPT generate",
             cache="static",
             all_logits=True,
-            rotary_tables=False,
             quantizes_head=True,
             dequantize_copies=2,
             expands_kv=True,
-            holds_attention_weights=False,
             splits_vocabulary=False,
             unties_head=True,
-            fuses_qkv=False,
             source="Lightning-AI/litgpt@2685705 litgpt/model.py, lightning bitsandbytes plugin",
         ),
         Engine(
@@ -102,12 +84,6 @@ ENGINES: dict[str, Engine] = {
             "AutoAWQ, fused layers",
             cache="static",
             all_logits=True,
-            rotary_tables=False,
-            quantizes_head=False,
-            dequantize_copies=1,
-            expands_kv=False,
-            holds_attention_weights=False,
-            splits_vocabulary=True,
             unties_head=True,
             fuses_qkv=True,
             source="casper-hansen/AutoAWQ@88e4c76 awq/models (fuse_transformer), examples/benchmark.py",
@@ -116,15 +92,6 @@ ENGINES: dict[str, Engine] = {
             "vllm",
             "vLLM, paged cache",
             cache="static",
-            all_logits=False,
-            rotary_tables=False,
-            quantizes_head=False,
-            dequantize_copies=1,
-            expands_kv=False,
-            holds_attention_weights=False,
-            splits_vocabulary=True,
-            unties_head=False,
-            fuses_qkv=False,
             source="vllm-project/vllm worker profile_run: weights + peak of a dummy maximal batch + non-torch",
         ),
     )
