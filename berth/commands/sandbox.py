@@ -226,15 +226,37 @@ def _server_json(local: Server) -> dict[str, Any]:
 
 
 def _stack_json(record: StackRecord) -> dict[str, Any]:
+    from infra.sandbox.catalogue import kind_of
+
     return {
         "name": record.name,
         "region": record.region,
         "since": record.since,
         "expires_at": record.expires_at or None,
         "complete": record.complete,
-        "resources": [{"type": m.type, "name": m.name, "id": m.id, "lacking": m.lacking or None} for m in record.made],
+        "resources": [
+            {
+                "type": m.type,
+                "name": m.name,
+                "id": m.id,
+                "lacking": m.lacking or None,
+                "omits": kind_of(m.type).omits or None,
+            }
+            for m in record.made
+        ],
         "stand_ins": record.stand_ins,
     }
+
+
+def _omissions(record: StackRecord) -> dict[str, list[str]]:
+    """What moto was not told of resources that it has, with their names."""
+    from infra.sandbox.catalogue import kind_of
+
+    found: dict[str, list[str]] = {}
+    for made in record.made:
+        if omitted := kind_of(made.type).omits:
+            found.setdefault(omitted, []).append(made.name)
+    return found
 
 
 def _show_up(record: StackRecord, local: Server, made: list[StackRecord], tagged: int) -> None:
@@ -254,6 +276,8 @@ def _show_up(record: StackRecord, local: Server, made: list[StackRecord], tagged
     for entry in record.made:
         if entry.lacking:
             out.print(f"moto has no {entry.lacking}: {entry.name} was noted, not made.")
+    for omitted, names in _omissions(record).items():
+        out.print(f"Left out of {', '.join(names)}: {omitted}.")
     out.print(f"\n{WITHOUT_ENGINE}")
 
 

@@ -1,6 +1,7 @@
 """The sandbox's provider as Pulumi's engine speaks to it: the package `aws`, over `infra.sandbox.provider`.
 
-Its plugin folder is `infra/sandbox/plugin`; the engine needs no schema of it, because the programs use pulumi_aws's.
+`infra.sandbox.project` writes the folder from which the engine starts it; the engine needs no schema of it, because the
+programs use pulumi_aws's.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from infra.plan import UNKNOWN
 from infra.sandbox.aws import Aws
 from infra.sandbox.provider import SandboxProvider
 from infra.sandbox.server import find, sandbox_dir
+from infra.sandbox.variable import ENDPOINT
 from sizing.errors import UserError
 
 VERSION = "7.51.1"
 """The version of pulumi-aws whose resource types and names it follows."""
-ENDPOINT = "BERTH_SANDBOX_ENDPOINT"
-"""Environment variable that names the local AWS; otherwise the one of `berth sandbox up`."""
 
 
 def plain(value: PropertyValue) -> Any:
@@ -43,9 +43,10 @@ def plain_all(values: Mapping[str, PropertyValue]) -> dict[str, Any]:
 
 
 def wrapped(value: Any) -> PropertyValue:
-    """JSON as a property; the engine has one kind of number."""
-    if value == UNKNOWN and isinstance(value, str):
-        return PropertyValue(Computed())
+    """JSON as a property; the engine has one kind of number.
+
+    What is not known yet travels as the text that stands for it: the SDK cannot write its own `Computed`.
+    """
     if isinstance(value, Mapping):
         return PropertyValue({k: wrapped(v) for k, v in value.items()})
     if isinstance(value, list | tuple):

@@ -36,6 +36,8 @@ class Kind:
     """On replacement the old one must go before its successor can be made: AWS allows one of its name or place."""
     lacking: str = ""
     """What moto has nothing of: the resource is then recorded, not made, and said so."""
+    omits: str = ""
+    """What of it moto is not told, and why: said at every `up`."""
     note: str = ""
     """What remains of it for a while after its deletion, in AWS as here."""
 

@@ -166,15 +166,10 @@ def test_the_engines_questions_are_answered_by_moto(local: server.Server, monkey
 @pytest.mark.engine
 @pytest.mark.skipif(shutil.which("pulumi") is None, reason="no pulumi CLI on PATH")
 def test_the_shared_stack_goes_up_and_down_through_the_engine(local: server.Server, tmp_path: Path) -> None:
-    from infra.sandbox.project import write_project
+    from infra.sandbox.project import engine_environment, sandbox_project
 
-    folder = write_project(ROOT, tmp_path / "project", Path(sys.prefix))
-    environ = {
-        **os.environ,
-        "BERTH_SANDBOX_ENDPOINT": local.endpoint,
-        "PULUMI_BACKEND_URL": f"file://{tmp_path}",
-        "PULUMI_CONFIG_PASSPHRASE": "",
-    }
+    folder = sandbox_project(ROOT, tmp_path / "project", Path(sys.prefix))
+    environ = {**os.environ, **engine_environment(local.endpoint, tmp_path)}
 
     def pulumi(*arguments: str) -> None:
         subprocess.run(["pulumi", *arguments, "--non-interactive"], cwd=folder, env=environ, check=True, timeout=300)

@@ -186,8 +186,6 @@ def test_what_was_removed_behind_our_back_is_gone_and_down_goes_on(aws: Aws, jou
 def test_buckets_are_emptied_first(aws: Aws, journal: Journal) -> None:
     provider = SandboxProvider(aws)
     record = up("shared", provider, journal)
-    # moto keeps to the policy that refuses what comes without TLS, as this does.
-    aws.client("s3").delete_bucket_policy(Bucket=record.outputs["artifacts_bucket"])
     for number in range(3):
         aws.client("s3").put_object(
             Bucket=record.outputs["artifacts_bucket"], Key="models/x", Body=str(number).encode()
@@ -196,6 +194,15 @@ def test_buckets_are_emptied_first(aws: Aws, journal: Journal) -> None:
     assert removal.left == ()
     assert removal.objects >= 3
     assert held(aws) == {}
+
+
+def test_the_artifact_bucket_takes_uploads_and_keeps_the_rest_of_its_policy(aws: Aws, journal: Journal) -> None:
+    outputs = up("shared", SandboxProvider(aws), journal).outputs
+    s3 = aws.client("s3")
+    s3.put_object(Bucket=outputs["artifacts_bucket"], Key="models/x", Body=b"weights")
+    assert s3.get_object(Bucket=outputs["artifacts_bucket"], Key="models/x")["Body"].read() == b"weights"
+    kept = json.loads(s3.get_bucket_policy(Bucket=outputs["logs_bucket"])["Policy"])["Statement"]
+    assert {statement["Effect"] for statement in kept} == {"Allow"}
 
 
 def test_a_stack_needs_its_shared_one_which_stays_while_it_is_used(aws: Aws, journal: Journal) -> None:

@@ -8,5 +8,11 @@ from pulumi.provider.experimental.server import main
 
 from infra.sandbox.engine import VERSION, EngineProvider
 
-if __name__ == "__main__":
+
+def serve() -> None:
+    """Serve the provider on the port that the engine reads from stdout, until the engine ends it."""
     main(sys.argv[1:], VERSION, EngineProvider())
+
+
+if __name__ == "__main__":
+    serve()

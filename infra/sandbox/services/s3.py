@@ -72,6 +72,7 @@ def _setting(
     parameters: Callable[[Inputs], dict[str, Any]],
     in_place: set[str],
     off: Callable[[], dict[str, Any]] = dict,
+    **more: Any,
 ) -> Kind:
     """A setting of a bucket. Where S3 has no call that removes it, `off` are the parameters that undo it."""
 
@@ -91,12 +92,17 @@ def _setting(
     def delete(aws: Aws, id_: str, _inputs: Inputs) -> None:
         unless_gone(getattr(aws.client("s3"), remove or write), Bucket=id_, **off())
 
-    return put(type_, create, read, delete, in_place)
+    return put(type_, create, read, delete, in_place, **more)
 
 
-def _single(policy: str) -> str:
-    """The policy with lists of one written as the one, which means the same: moto's check of log targets reads none."""
+def _for_moto(policy: str) -> str:
+    """The policy as moto can keep it.
+
+    Lists of one are written as the one, which means the same: moto's check of log targets reads no lists. The statement
+    that refuses plain HTTP is left out: moto takes no notice of `aws:SecureTransport` and would refuse every request.
+    """
     document = json.loads(policy)
+    document["Statement"] = [s for s in document["Statement"] if not _refuses_plain_http(s)]
     for statement in document["Statement"]:
         for key, value in statement.items():
             if isinstance(value, list) and len(value) == 1:
@@ -107,6 +113,12 @@ def _single(policy: str) -> str:
                 k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in principal.items()
             }
     return json.dumps(document)
+
+
+def _refuses_plain_http(statement: Inputs) -> bool:
+    """Whether a statement denies what comes without TLS, and nothing else."""
+    condition = {"Bool": {"aws:SecureTransport": "false"}}
+    return bool(statement.get("Effect") == "Deny" and statement.get("Condition") == condition)
 
 
 def _lifecycle(inputs: Inputs) -> dict[str, Any]:
@@ -148,7 +160,8 @@ KINDS = (
     ),
     _setting(
         "aws:s3/bucketPolicy:BucketPolicy", "put_bucket_policy", "get_bucket_policy", "delete_bucket_policy",
-        lambda i: {"Policy": _single(i["policy"])}, {"policy"},
+        lambda i: {"Policy": _for_moto(i["policy"])}, {"policy"},
+        omits="the denial of plain HTTP, which moto would apply to every request",
     ),
     _setting(
         "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", "put_bucket_lifecycle_configuration",
