@@ -20,7 +20,7 @@ from model_runtime.watch.clock import SystemClock, parse_instant
 from model_runtime.watch.courier import ProcessCourier
 from model_runtime.watch.dog import Ports, Watchdog
 from model_runtime.watch.gpu import QUERY, Busy, nvidia_smi
-from model_runtime.watch.job import Job, SupervisedJob, UnitJob
+from model_runtime.watch.job import Job, SupervisedJob, UnitJob, last_line
 from model_runtime.watch.limits import Limits
 from model_runtime.watch.machine import CommandMachine, Machine, SystemdMachine
 from model_runtime.watch.metadata import BASE, Imds
@@ -69,6 +69,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--unit", default="", help="the job's systemd unit")
     parser.add_argument("--container", default="", help="the Docker container that the unit runs")
     parser.add_argument("--job", type=Path, help="the job's state file, where model_runtime.watch.supervise runs it")
+    parser.add_argument("--log", type=Path, help="the job's log, whose last line goes into the status")
     parser.add_argument("--state", type=Path, default=Path("/run/berth-watchdog"), help="the watchdog's own folder")
     parser.add_argument("--gpus", default="nvidia-smi", help=f"the nvidia-smi to ask, or {OFF}")
     parser.add_argument("--metadata", default=BASE, help=f"the instance metadata service, or {OFF}")
@@ -125,6 +126,7 @@ def build(given: argparse.Namespace, environment: Mapping[str, str]) -> Watchdog
         record=record,
         metadata=None if given.metadata == OFF else Imds(given.metadata),
         beat=lambda: beat(environment),
+        last_line=lambda: "" if given.log is None else last_line(given.log),
     )
     facts = {
         "stack": environment.get("BERTH_STACK", ""),

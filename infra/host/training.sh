@@ -48,7 +48,7 @@ EnvironmentFile=/etc/berth/env
 Environment=PYTHONPATH=/opt/berth/bundle PYTHONDONTWRITEBYTECODE=1
 RuntimeDirectory=berth-watchdog
 RuntimeDirectoryPreserve=yes
-ExecStart=/usr/bin/python3 -m model_runtime.watchdog --unit berth-train --container berth --output /opt/berth/data/output -- /usr/bin/docker run --rm --init --interactive --network host --volume /opt/berth/bundle:/opt/berth/bundle:ro --volume /opt/berth/data:/opt/berth/data --env-file /etc/berth/env --env PYTHONPATH=/opt/berth/bundle $BERTH_IMAGE python
+ExecStart=/usr/bin/python3 -m model_runtime.watchdog --unit berth-train --container berth --log /var/log/berth/train.log --output /opt/berth/data/output -- /usr/bin/docker run --rm --init --interactive --network host --volume /opt/berth/bundle:/opt/berth/bundle:ro --volume /opt/berth/data:/opt/berth/data --env-file /etc/berth/env --env PYTHONPATH=/opt/berth/bundle $BERTH_IMAGE python
 Restart=always
 RestartSec=5
 TimeoutStopSec=10

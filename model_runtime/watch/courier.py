@@ -47,7 +47,7 @@ class Courier(Protocol):
         ...
 
     def report(self, status: dict[str, Any], events: Sequence[dict[str, Any]]) -> Task:
-        """Put the status and the log beside the artifacts; `verified` when they are there."""
+        """Put the status, the log and the run's metrics beside the artifacts; `verified` when they are there."""
         ...
 
 
@@ -95,7 +95,7 @@ class ProcessCourier:
 
     def report(self, status: dict[str, Any], events: Sequence[dict[str, Any]]) -> Task:
         words = json.dumps({"status": status, "events": list(events)}).encode()
-        return self._start(["report", self._uri], words)
+        return self._start(["report", self._uri, "--output", self._output], words)
 
     def _start(self, arguments: list[str], words: bytes) -> Task:
         with contextlib.ExitStack() as stack:

@@ -20,13 +20,16 @@ from model_runtime.manifest import NAME, Entry, parse_manifest, sha256_of
 from model_runtime.training.checkpoints import FOLDER as CHECKPOINTS
 from model_runtime.training.checkpoints import newest_whole
 from model_runtime.watch.courier import Delivery
-from model_runtime.watch.status import EVENTS, STATUS
+from model_runtime.watch.status import EVENTS, METRICS, STATUS
 
 ARTIFACT = "artifact"
 """The folder of a finished run under its output."""
 _BYTES_A_SECOND = 80e6
 """At which S3 is read back by one reader; slower than any machine with a GPU, so that time is not overestimated."""
 _MOST_PROBLEMS = 20
+METRICS_FILE = "metrics.jsonl"
+_MOST_METRICS = 1 << 20
+"""Bytes of the run's metrics that go with a status: the newest lines of a long run."""
 
 
 def deliver(
@@ -107,13 +110,17 @@ def _whole(output: Path, passed: list[str]) -> tuple[Path | None, str]:
     return checkpoint, "" if checkpoint is None else f"{CHECKPOINTS}/{checkpoint.name}"
 
 
-def report(uri: str, words: dict[str, Any], *, client: Any) -> Delivery:
-    """Put the status and the log of events under `uri`/watchdog. Raises `ModelError` where S3 refuses."""
+def report(uri: str, words: dict[str, Any], *, client: Any, output: Path | None = None) -> Delivery:
+    """Put the status, the log of events and the metrics of the run's folder `output` (where there are such) under
+    `uri`/watchdog. Raises `ModelError` where S3 refuses."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, prefix = split_s3(uri)
     lines = "".join(json.dumps(event) + "\n" for event in words["events"])
+    metrics = b"" if output is None else _metrics(output / METRICS_FILE)
     try:
+        if metrics:
+            client.put_object(Bucket=bucket, Key=prefix + METRICS, Body=metrics, ContentType="application/jsonl")
         client.put_object(Bucket=bucket, Key=prefix + EVENTS, Body=lines.encode(), ContentType="application/jsonl")
         # The status last: who reads it finds the log that belongs to it.
         body = (json.dumps(words["status"], indent=1) + "\n").encode()
@@ -121,6 +128,20 @@ def report(uri: str, words: dict[str, Any], *, client: Any) -> Delivery:
     except (BotoCoreError, ClientError) as error:
         raise ModelError(f"{uri}: {error}") from error
     return Delivery("verified")
+
+
+def _metrics(path: Path) -> bytes:
+    """The newest whole lines, empty where there are none: a disk that cannot be read silences no status."""
+    try:
+        with path.open("rb") as file:
+            start = max(0, file.seek(0, 2) - _MOST_METRICS)
+            file.seek(start)
+            found = file.read(_MOST_METRICS)
+    except OSError:
+        return b""
+    if start:
+        found = found.partition(b"\n")[2]
+    return found[: found.rfind(b"\n") + 1]
 
 
 def s3_client() -> Any:
@@ -142,12 +163,13 @@ def main(arguments: list[str] | None = None) -> int:
     work.add_argument("--seconds", type=float, default=600.0, help="there is this much time (default 600)")
     words = commands.add_parser("report", help="put the status and events that come on stdin")
     words.add_argument("uri", help="s3://BUCKET/PREFIX of the run")
+    words.add_argument("--output", type=Path, help="the run's output folder, whose metrics go with them")
     given = parser.parse_args(arguments)
     try:
         if given.command == "deliver":
             found = deliver(given.output, given.uri, given.seconds, client=s3_client())
         else:
-            found = report(given.uri, json.load(sys.stdin), client=s3_client())
+            found = report(given.uri, json.load(sys.stdin), client=s3_client(), output=given.output)
     except (ModelError, OSError) as error:
         found = Delivery("failed", problems=(str(error),))
     sys.stdout.write(json.dumps(found.to_json()) + "\n")

@@ -37,6 +37,8 @@ class Ports:
     record: Record
     metadata: Metadata | None = None
     beat: Callable[[], None] = lambda: None
+    last_line: Callable[[], str] = lambda: ""
+    """Of the job's own log, for the status."""
 
 
 @dataclass
@@ -384,7 +386,7 @@ class Watchdog:
             began_at=memory.began_at,
             expires_at=instant(memory.expiry_at),
             machine=self._facts,
-            job=self._job.to_json(),
+            job={**self._job.to_json(), "last_line": self.ports.last_line()},
             reason=memory.reason,
             detail=memory.detail,
             stopping_since=memory.stopping_since,

@@ -151,6 +151,21 @@ class SupervisedJob:
         return found if isinstance(found, dict) else None
 
 
+_LOG_END = 8192
+_LONGEST_LINE = 400
+
+
+def last_line(path: Path) -> str:
+    """The last line of a job's log that says something, cut; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _LOG_END))
+            lines = file.read(_LOG_END).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip()[:_LONGEST_LINE] for line in reversed(lines) if line.strip()), "")
+
+
 def started(pid: int) -> int:
     """When a process began, in clock ticks since the boot: a later one of the same number has another. 0: gone."""
     try:

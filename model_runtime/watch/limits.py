@@ -37,8 +37,8 @@ class Limits:
     """Between two looks at the GPUs."""
     report_s: float = 20.0
     """For the last status to reach S3; half of it on a spot machine that is taken back."""
-    heartbeat_s: float = 120.0
-    """Between two statuses in S3 while the job runs."""
+    heartbeat_s: float = 60.0
+    """Between two statuses in S3 while the job runs, and between two looks at the machine's tag of its expiry."""
     longest_try_s: float = 3600.0
     """An upload that takes longer is killed and begun anew; what arrived is not sent again."""
     retry_s: float = 10.0

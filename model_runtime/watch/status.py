@@ -11,9 +11,11 @@ from model_runtime.watch.clock import parse_instant
 
 STATUS = "watchdog/status.json"
 EVENTS = "watchdog/events.jsonl"
+METRICS = "watchdog/metrics.jsonl"
+"""The run's metrics (`model_runtime.training.metrics`) as they stood at the last word."""
 FORMAT = "berth-watchdog/1"
 SILENT_S = 600.0
-"""Without a word for this long the machine is taken for gone: a heartbeat comes every two minutes."""
+"""Without a word for this long the machine is taken for gone: a heartbeat comes every minute."""
 Phase = Literal["watching", "stopping", "delivering", "ended"]
 
 REASONS = {
@@ -28,7 +30,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Status:
-    """`delivered`: the last delivery (result, items, problems), None before the first. Moments are ISO 8601, in UTC.
+    """`job`: state, exit code or signal, detail, and with a log its last line. `delivered`: the last delivery (result, items, problems), None before the first. Moments are ISO 8601, in UTC.
 
     `halted`: "verified" (everything whole is in S3), "nothing" (there was nothing whole), "deadline" (not everything
     could be brought to S3 in time); empty before the end.
@@ -104,6 +106,8 @@ def describe(status: Status, now: float) -> list[str]:
         job = status.job
         how = f"signal {job['signal']}" if job.get("signal") else f"exit code {job.get('exit_code')}"
         lines.append(f"The job ended with {how}{': ' + job['detail'] if job.get('detail') else ''}.")
+        if job.get("last_line"):
+            lines.append(f"Its last line: {job['last_line']}")
     lines += [f"Problem: {problem}" for problem in (status.delivered or {}).get("problems", [])]
     lines += [f"Warning: {warning}" for warning in status.warnings]
     return lines
