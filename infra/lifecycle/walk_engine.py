@@ -1,0 +1,273 @@
+"""The sandbox's ordered walk as an engine, for a machine without the `pulumi` CLI.
+
+It makes a stack whole and takes it down; it does not change one that stands. Between commands it knows what its journal
+says, and what carries the stack's tag: so what was being made when a command was killed is found again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pulumi.runtime import mocks
+
+from infra.lifecycle.engine import (
+    INSTALL,
+    INSTALL_URL,
+    Changes,
+    Drift,
+    Left,
+    Operation,
+    Removal,
+    Resource,
+    ResourceChange,
+    StackSummary,
+    Step,
+    Tell,
+    UpFailedError,
+    silent,
+)
+from infra.lifecycle.inventory import standing
+from infra.lifecycle.lock import held, holder
+from infra.lifecycle.place import Place, open_place
+from infra.lifecycle.remove import ordered, remove
+from infra.plan import PlannedResource, _native, plan_file, record_program
+from infra.programs import declare
+from infra.resolve import now, resolve
+from infra.sandbox import walk
+from infra.sandbox.aws import Aws
+from infra.sandbox.journal import Journal, Made, StackRecord
+from infra.sandbox.provider import SandboxProvider
+from infra.sandbox.server import find, sandbox_dir
+from infra.settings import MachineSettings
+from infra.stack_files import StackFile, read_stack
+from sizing.errors import UserError
+from sizing.hardware.load import load_hardware
+from sizing.models.resolve import resolve_model
+
+JOURNAL = "journal.json"
+
+
+def open_walk(root: Path, *, start: bool = False, folder: Path | None = None) -> WalkEngine:
+    """The walk over the local AWS that runs. `start`: it is started by the first `up`. Raises `UserError`."""
+    base = folder or sandbox_dir()
+    if find(base) is None and start:
+        with held(base, "of the sandbox", "starting the local AWS"):
+            return WalkEngine(open_place(root, begin=True, folder=base))
+    return WalkEngine(open_place(root, begin=False, folder=base))
+
+
+class WalkEngine:
+    """`provider` makes the provider of a region; tests give one that fails."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        provider: Callable[[Aws], SandboxProvider] = SandboxProvider,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
+        self.place, self._provider, self._clock = place, provider, clock
+
+    @property
+    def name(self) -> str:
+        return "the sandbox's walk"
+
+    @property
+    def project(self) -> Path:
+        """The copy of the project whose stack files this engine reads."""
+        return self.place.project
+
+    def explain(self) -> str:
+        return (
+            "No pulumi CLI is on PATH: the stack's own program runs straight against the local AWS, in the order of "
+            "its references, without Pulumi's engine and state; a stack that stands is not changed. "
+            f"{INSTALL_URL} ({INSTALL}) brings the engine."
+        )
+
+    def preview(self, stack: str) -> Changes:
+        file = read_stack(stack, self.project)
+        record = self._journal().stacks.get(stack)
+        if record is None or not record.complete:
+            plan = plan_file(file, self.project, clock=self._clock)
+            resources = [r for r in plan.resources if r.custom and r.type.startswith("aws:")]
+            return Changes(stack, tuple(ResourceChange("create", r.type, r.name, r.urn) for r in resources))
+        return self._compared(file, record)
+
+    def up(self, stack: str, tell: Tell = silent) -> Mapping[str, Any]:
+        file = read_stack(stack, self.project)
+        with held(self.place.folder, stack, f"berth up {stack}"):
+            journal = self._journal()
+            record = journal.stacks.get(stack)
+            if record is not None and record.complete:
+                if not self._compared(file, record).empty:
+                    raise UserError(
+                        f"stack {stack} stands otherwise than its file says, and without the pulumi CLI it is not "
+                        f"changed: `berth down {stack} --sandbox`, then up again; or install the CLI: {INSTALL_URL}"
+                    )
+                return record.outputs
+            provider = self._of(file.region)
+            if record is not None:
+                self._clear(stack, provider, journal, tell)
+            plan = plan_file(file, self.project, clock=self._clock)
+            total = sum(r.custom and r.type.startswith("aws:") for r in plan.resources)
+            try:
+                made = walk.bring_up(file, provider, journal, tell=_told(tell), total=total, clock=self._clock)
+            except walk.StackFailedError as error:
+                left = [Resource(x.type, x.name, x.id) for x in error.left]
+                undo = f"`berth down {stack} --sandbox`"
+                raise UpFailedError(stack, f"{error.cause} (what was made before was removed)", left, undo) from error
+            return made.outputs
+
+    def destroy(self, stack: str, tell: Tell = silent) -> Removal:
+        with held(self.place.folder, stack, f"berth down {stack}"):
+            journal = self._journal()
+            record = journal.stacks.get(stack)
+            region = record.region if record is not None else self._region(stack)
+            return self._clear(stack, self._of(region), journal, tell)
+
+    def outputs(self, stack: str) -> Mapping[str, Any]:
+        record = self._journal().stacks.get(stack)
+        return {} if record is None else record.outputs
+
+    def resources(self, stack: str) -> tuple[Resource, ...]:
+        record = self._journal().stacks.get(stack)
+        return () if record is None else tuple(_resource(m) for m in record.made)
+
+    def stacks(self) -> tuple[StackSummary, ...]:
+        busy = holder(self.place.folder)
+        return tuple(
+            StackSummary(
+                r.name, r.region, r.since, r.since, len(r.made), r.complete, busy if not r.complete else ""
+            )
+            for r in self._journal().stacks.values()
+        )  # fmt: skip
+
+    def drift(self, stack: str) -> tuple[Drift, ...]:
+        """What is gone from AWS. What was changed there is not seen without the CLI."""
+        record = self._journal().stacks.get(stack)
+        if record is None:
+            return ()
+        return tuple(Drift("gone", m.type, m.name, m.id) for m in walk.gone(record, self._of(record.region)))
+
+    def refresh(self, stack: str) -> tuple[Drift, ...]:
+        with held(self.place.folder, stack, f"refreshing {stack}"):
+            journal = self._journal()
+            found = self.drift(stack)
+            if found:
+                lost = {(d.type, d.name) for d in found}
+                record = journal.stacks[stack]
+                record.made = [m for m in record.made if (m.type, m.name) not in lost]
+                journal.save()
+            return found
+
+    def set_expiry(self, stack: str, expires_at: str) -> None:
+        """Write a moved expiry (ISO 8601) into the journal."""
+        with held(self.place.folder, stack, f"berth extend {stack}"):
+            journal = self._journal()
+            if stack in journal.stacks:
+                journal.stacks[stack].expires_at = expires_at
+                journal.save()
+
+    def _journal(self) -> Journal:
+        return Journal(self.place.folder / JOURNAL, self.place.server.run)
+
+    def _of(self, region: str) -> SandboxProvider:
+        return self._provider(Aws(self.place.server.endpoint, region))
+
+    def _region(self, stack: str) -> str:
+        return read_stack(stack, self.project).region
+
+    def _clear(self, stack: str, provider: SandboxProvider, journal: Journal, tell: Tell) -> Removal:
+        """Take down what the journal has, then what has the stack's tag and is in no journal."""
+        removal = (
+            walk.take_down(stack, provider, journal, tell=_told(tell))
+            if stack in journal.stacks
+            else walk.Removal((), ())
+        )
+        removed = [_resource(m) for m in removal.removed]
+        left = [Left(x.type, x.name, x.id, x.reason) for x in removal.left]
+        known = {x.id for x in left}
+        for found in ordered(standing(provider.aws, stack)):
+            if found.id in known or found.id.rsplit("/", 1)[-1] in known:
+                continue
+            problem = remove(found, provider.aws)
+            if problem:
+                left.append(Left(found.kind, "", found.id, problem))
+            else:
+                removed.append(Resource(found.kind, "", found.id))
+                tell(Step("removed", found.kind, "", found.id, len(removed)))
+        if not removed and not left and not removal.removed:
+            raise UserError(f"stack {stack} is not in the sandbox, and nothing there has its tag")
+        return Removal(tuple(removed), tuple(left), objects=removal.objects)
+
+    def _compared(self, file: StackFile, record: StackRecord) -> Changes:
+        """The program run over what stands, so that its inputs are the very ones that an `up` would give."""
+        provider = self._of(file.region)
+        comparer = _Comparer(provider, record, self._journal())
+        context = resolve(
+            file.name, file.region, file.settings, provider.aws.account, load_hardware(), resolve_model,
+            strict=False, clock=self._clock,
+        )  # fmt: skip
+        comparer.shared = file.settings.shared_stack if isinstance(file.settings, MachineSettings) else ""
+        registered, _ = record_program(file.name, file.region, lambda: declare(context), lambda _: {}, comparer)
+        coming = tuple(r for r in registered if r.custom)
+        urns = {(r.type, r.name): r for r in coming}
+        named = {(c.type, c.name) for c in comparer.changes}
+        dropped = [m for m in record.made if (m.type, m.name) not in named]
+        changes = [*comparer.changes, *(ResourceChange("delete", m.type, m.name, id=m.id) for m in dropped)]
+        before = tuple(
+            PlannedResource(
+                urns[m.type, m.name].urn if (m.type, m.name) in urns else f"{m.type}::{m.name}",
+                m.type,
+                m.name,
+                urns[m.type, m.name].parent if (m.type, m.name) in urns else "",
+                m.inputs,
+            )
+            for m in record.made
+        )
+        return Changes(file.name, tuple(changes), before, tuple(registered))
+
+
+class _Comparer(mocks.Mocks):
+    """Answers with what stands, and holds each resource's inputs against those that it was made with."""
+
+    def __init__(self, provider: SandboxProvider, record: StackRecord, journal: Journal) -> None:
+        self.provider, self.journal = provider, journal
+        self.made = {(m.type, m.name): m for m in record.made}
+        self.changes: list[ResourceChange] = []
+        self.shared = ""
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        if args.typ == "pulumi:pulumi:StackReference":
+            name = str(args.inputs.get("name") or args.name)
+            shared = self.journal.stacks.get(name.rsplit("/", 1)[-1])
+            outputs = dict(shared.outputs) if shared is not None else {}
+            return name, {"name": name, "outputs": outputs, "secretOutputNames": []}
+        if not args.custom:
+            return "", dict(args.inputs)
+        given = _native(args.inputs)
+        made = self.made.get((args.typ, args.name))
+        if made is None:
+            self.changes.append(ResourceChange("create", args.typ, args.name))
+            return f"{args.name}-id", given
+        found = self.provider.diff(args.typ, made.inputs, self.provider.check(args.typ, args.name, given, made.inputs))
+        operation: Operation = "replace" if found.replaces else "update" if found.changed else "same"
+        self.changes.append(ResourceChange(operation, args.typ, args.name, id=made.id, keys=found.changed))
+        return made.id, self.provider.read(args.typ, args.name, made.id, made.inputs) or dict(made.inputs)
+
+    def call(self, args: mocks.MockCallArgs) -> Any:
+        return self.provider.invoke(args.token, args.args)
+
+
+def _resource(made: Made) -> Resource:
+    return Resource(made.type, made.name, made.id, inputs=made.inputs)
+
+
+def _told(tell: Tell) -> walk.Tell:
+    def told(step: walk.Step) -> None:
+        tell(Step(step.verb, step.type, step.name, step.id, step.number, step.total))
+
+    return told
