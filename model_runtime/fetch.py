@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Iterable
@@ -62,20 +63,24 @@ def fetch_s3(
     *,
     client: Any = None,
     progress: Progress | None = None,
+    manifest_sha256: str = "",
     workers: int = WORKERS,
     part_bytes: int = PART_BYTES,
 ) -> Fetched:
     """Bring every file under the S3 prefix `uri` into `folder`.
 
-    With a `manifest.json` under the prefix its files are fetched and their SHA-256 compared; without one the files are
-    those that S3 lists, and only their sizes can be compared (`verified` is False). A file stands under its name only
-    when it is whole. What an earlier, cut run has written is kept: finished ranges are noted beside the file.
-    Raises `ModelError` when the prefix is empty, the disk too small, or a file damaged.
+    With a `manifest.json` under the prefix its files are fetched and their SHA-256 compared, and it is written into
+    `folder` last; without one the files are those that S3 lists, and only their sizes can be compared (`verified` is
+    False). `manifest_sha256` is the manifest's own SHA-256 where it is known: another manifest, or none, is refused.
+    A file stands under its name only when it is whole. What an earlier, cut run has written is kept: finished ranges
+    are noted beside the file. Raises `ModelError` when the prefix is empty, the disk too small, or a file damaged.
     """
     bucket, prefix = split_s3(uri)
     client = client or _client(workers)
-    entries, verified = _entries(client, bucket, prefix, uri)
+    entries, manifest = _entries(client, bucket, prefix, uri, manifest_sha256)
     folder.mkdir(parents=True, exist_ok=True)
+    if manifest is not None:
+        (folder / NAME).unlink(missing_ok=True)  # until all is there the folder must not be taken for whole
     jobs = [_File(client, bucket, prefix, entry, folder, part_bytes) for entry in entries]
     meter = _Meter(sum(e.size_bytes for e in entries), progress)
     for job in jobs:
@@ -90,7 +95,11 @@ def fetch_s3(
     _run([(job, start) for job in jobs for start in job.todo], meter, workers)
     for job in jobs:
         job.finish()
-    return Fetched(folder, len(jobs), meter.total, meter.there - resumed, resumed, verified)
+    if manifest is not None:
+        draft = folder / f"{NAME}.tmp"
+        draft.write_bytes(manifest)
+        draft.replace(folder / NAME)
+    return Fetched(folder, len(jobs), meter.total, meter.there - resumed, resumed, manifest is not None)
 
 
 def _client(workers: int) -> Any:
@@ -102,7 +111,10 @@ def _client(workers: int) -> Any:
     )
 
 
-def _entries(client: Any, bucket: str, prefix: str, uri: str) -> tuple[tuple[Entry, ...], bool]:
+def _entries(
+    client: Any, bucket: str, prefix: str, uri: str, manifest_sha256: str
+) -> tuple[tuple[Entry, ...], bytes | None]:
+    """What to fetch, and the manifest that says so, None where there is none."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -114,14 +126,22 @@ def _entries(client: Any, bucket: str, prefix: str, uri: str) -> tuple[tuple[Ent
             if not item["Key"].endswith("/")
         }
         if NAME in listed:
-            text = client.get_object(Bucket=bucket, Key=prefix + NAME)["Body"].read().decode("utf-8")
-            return parse_manifest(text, f"{uri}/{NAME}"), True
+            manifest = client.get_object(Bucket=bucket, Key=prefix + NAME)["Body"].read()
+            found = hashlib.sha256(manifest).hexdigest()
+            if manifest_sha256 and found != manifest_sha256:
+                raise ModelError(
+                    f"{uri}/{NAME} has SHA-256 {found[:12]}…, expected is {manifest_sha256[:12]}…; it was written by "
+                    "someone else or at another time: upload the folder again"
+                )
+            return parse_manifest(manifest.decode("utf-8", "replace"), f"{uri}/{NAME}"), manifest
     except (ClientError, BotoCoreError) as error:
         raise ModelError(f"{uri} cannot be read: {error}; check the name, the region and the permissions") from error
     if not listed:
         raise ModelError(f"{uri} holds no files; check the bucket and the prefix")
+    if manifest_sha256:
+        raise ModelError(f"{uri} has no {NAME}, so it cannot be checked: it is incomplete; upload the folder again")
     keep = wanted_files(listed)
-    return tuple(Entry(safe_path(p, uri), size) for p, size in sorted(listed.items()) if p in keep), False
+    return tuple(Entry(safe_path(p, uri), size) for p, size in sorted(listed.items()) if p in keep), None
 
 
 class _Meter:

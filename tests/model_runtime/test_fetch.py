@@ -15,7 +15,7 @@ import pytest
 from model_runtime.errors import ModelError
 from model_runtime.fetch import fetch_s3, split_s3, wanted_files
 from model_runtime.load import LoadOptions, load
-from model_runtime.manifest import NAME, check_folder, entries_of, write_manifest
+from model_runtime.manifest import NAME, check_folder, entries_of, sha256_of, write_manifest
 
 BUCKET = "models-of-a-test"
 PART = 1000
@@ -190,3 +190,31 @@ def test_a_folder_is_held_against_its_manifest(model: Path) -> None:
     (model / "empty.txt").unlink()
     with pytest.raises(ModelError, match="is missing"):
         check_folder(model)
+
+
+def test_only_the_manifest_that_is_expected_is_followed(s3: Any, model: Path, tmp_path: Path) -> None:
+    uri, own = upload(s3, model, "expected"), sha256_of(model / NAME)
+    got = fetch_s3(uri, tmp_path / "t", client=s3, manifest_sha256=own)
+    assert check_folder(got.folder) == entries_of(model)
+    (model / "empty.txt").write_text("of somebody else")
+    write_manifest(model)
+    upload(s3, model, "expected")
+    with pytest.raises(ModelError, match="expected is"):
+        fetch_s3(uri, tmp_path / "t", client=s3, manifest_sha256=own)
+    s3.delete_object(Bucket=BUCKET, Key=f"expected/{NAME}")
+    with pytest.raises(ModelError, match="has no manifest"):
+        fetch_s3(uri, tmp_path / "t", client=s3, manifest_sha256=own)
+
+
+def test_a_folder_half_replaced_is_not_taken_for_whole(s3: Any, model: Path, tmp_path: Path) -> None:
+    uri, target = upload(s3, model, "replaced"), tmp_path / "t"
+    fetch_s3(uri, target, client=s3)
+    (model / "model.safetensors").write_bytes(os.urandom(5_000))
+    write_manifest(model)
+    upload(s3, model, "replaced")
+    with pytest.raises(KeyboardInterrupt):
+        fetch_s3(uri, target, client=Counted(s3, cut=2), part_bytes=PART, workers=1)
+    with pytest.raises(ModelError, match="has no manifest"):
+        check_folder(target)
+    fetch_s3(uri, target, client=s3, part_bytes=PART)
+    assert check_folder(target) == entries_of(model)
