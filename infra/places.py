@@ -29,3 +29,18 @@ def bundle_prefix(settings: MachineSettings, stack: str) -> str:
 def output_prefix(stack: str) -> str:
     """Where a stack writes."""
     return f"output/{stack}"
+
+
+def feedback_prefix(stack: str) -> str:
+    """Where a stack's feedback is shipped to."""
+    return f"{output_prefix(stack)}/feedback"
+
+
+def requests_prefix(stack: str) -> str:
+    """Where a host's request log is shipped to."""
+    return f"{output_prefix(stack)}/requests"
+
+
+def capture_prefix(stack: str) -> str:
+    """Where SageMaker's data capture of an endpoint lies."""
+    return f"{output_prefix(stack)}/capture"

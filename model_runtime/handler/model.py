@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from model_runtime.handler.service import Job, Service
 
 log = logging.getLogger(__name__)
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _service: Service | None = None
 
 
@@ -73,7 +75,11 @@ def is_batched(inputs: Any) -> bool:
 def _prepare(service: Service, item: Any, on_piece: Any) -> Job:
     body = b"" if item.is_empty() else bytes(item.get_as_bytes())
     content_type = item.get_property("content-type") or "application/json"
-    return service.prepare(body, content_type, on_piece=on_piece)
+    # DJL Serving's id of the request, which its answer carries as x-request-id: the caller's own where one was given
+    # (x-request-id, on SageMaker the InferenceId).
+    given = item.get_property("requestId") or ""
+    request_id = given if REQUEST_ID.fullmatch(given) else None
+    return service.prepare(body, content_type, request_id=request_id, on_piece=on_piece)
 
 
 def _load(properties: dict[str, Any]) -> None:

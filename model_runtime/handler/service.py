@@ -19,6 +19,7 @@ import torch
 from model_runtime.generate import Generator, NoMemory
 from model_runtime.handler.answers import Heading, Reply, Streamed, classified, error_reply, generated
 from model_runtime.handler.emf import Write, emf_line, writer
+from model_runtime.handler.request_log import RequestLog, open_log
 from model_runtime.handler.requests import Ask, Rules, read_request
 from model_runtime.handler.settings import ServingSettings
 from model_runtime.load import Loaded, load
@@ -53,8 +54,14 @@ class Job:
 class Service:
     """Answers batches with one generator. `broken` is set when the device no longer works and a restart is due."""
 
-    def __init__(self, generator: Generator, settings: ServingSettings, write: Write | None = None) -> None:
-        self.generator, self.settings = generator, settings
+    def __init__(
+        self,
+        generator: Generator,
+        settings: ServingSettings,
+        write: Write | None = None,
+        request_log: RequestLog | None = None,
+    ) -> None:
+        self.generator, self.settings, self.request_log = generator, settings, request_log
         self.rules = Rules(
             settings.max_output_tokens, settings.max_input_chars, settings.max_prompts, generator.generates
         )
@@ -115,6 +122,8 @@ class Service:
         for job in jobs:
             job.began, job.ended = began, ended
         self._emit(jobs, self.generator.memory_splits - splits)
+        if self.request_log is not None:
+            self.request_log.note(jobs)
 
     def answer(self, bodies: Sequence[bytes], content_type: str = "application/json") -> list[Reply]:
         """Replies to `bodies`, in their order."""
@@ -214,8 +223,9 @@ def open_service(
     say: Callable[[str], None] | None = None,
 ) -> tuple[Service, Loaded]:
     """Load the model of a model folder and make its service. Raises `ModelError`."""
+    request_log = open_log(settings)
     loaded = load(settings.location(folder, os.environ), settings.load_options, say=say)
-    return Service(Generator(loaded, settings.limits), settings, write), loaded
+    return Service(Generator(loaded, settings.limits), settings, write, request_log), loaded
 
 
 def _reseeded(sampling: Sampling, answer: int) -> Sampling:

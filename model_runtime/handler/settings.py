@@ -29,6 +29,8 @@ class ServingSettings:
     `job_queue_size`: requests that may wait before a 503. `metrics`: `stdout`, `off`, a file that CloudWatch's agent
     reads, or `auto`: the host's metrics file where its folder is, else stdout. (DJL puts a prefix before what a model
     prints, which no longer is embedded metric format: on a host the file is the way.)
+    `request_log_percent`: the share of answered requests whose input and answer are kept, in `request_log_dir` and from
+    there under the S3 prefix `request_log_uri`; 0 keeps none.
     """
 
     model: str
@@ -49,6 +51,9 @@ class ServingSettings:
     allow_pickle: bool = False
     metrics: str = "auto"
     metrics_namespace: str = "Berth"
+    request_log_percent: int = 0
+    request_log_dir: str = "/var/log/berth/requests"
+    request_log_uri: str = ""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -61,6 +66,7 @@ class ServingSettings:
             ("job_queue_size", 1, 100_000),
             ("predict_timeout_s", 1, 86_400),
             ("model_loading_timeout_s", 1, 86_400),
+            ("request_log_percent", 0, 100),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -71,8 +77,12 @@ class ServingSettings:
             raise ModelError(f"dtype is {self.dtype!r}; one of auto, {', '.join(DTYPES)}")
         if canonical(self.quantize) not in ("", "none", *QUANTIZATIONS):
             raise ModelError(f"quantize is {self.quantize!r}; one of none, {', '.join(QUANTIZATIONS)}")
-        for field in ("model", "model_name", "metrics", "metrics_namespace", "device"):
+        for field in (
+            "model", "model_name", "metrics", "metrics_namespace", "device", "request_log_dir", "request_log_uri",
+        ):  # fmt: skip
             value = getattr(self, field)
+            if field == "request_log_uri" and not value:
+                continue
             if not value or value != value.strip() or not _SAFE.fullmatch(value):
                 raise ModelError(f"{field} is {value!r}; letters, digits and ./:@+=,~_- only, and not empty")
 
