@@ -30,7 +30,8 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Status:
-    """`job`: state, exit code or signal, detail, and with a log its last line. `delivered`: the last delivery (result, items, problems), None before the first. Moments are ISO 8601, in UTC.
+    """`delivered`: the last delivery (result, items, problems), None before the first. `job`: state, exit code or
+    signal, detail, and the last line of its log where it has one. Moments are ISO 8601, in UTC.
 
     `halted`: "verified" (everything whole is in S3), "nothing" (there was nothing whole), "deadline" (not everything
     could be brought to S3 in time); empty before the end.
