@@ -32,6 +32,7 @@ HEADROOM = Decimal("1.2")
 """A budget that nobody gave: a fifth above the plan's month, so that the plan passes and a surprise does not."""
 STEADY = ("on-demand", "reserved-1y", "reserved-3y", "savings-1y", "savings-3y")
 """Ways of paying among which `best` chooses: spot can be taken away, so it must be asked for by name."""
+CAPACITY_BLOCK = "capacity-block"
 _NO_LIMIT = 10_000_000
 DEFAULT_TIME_TO_LIVE = "24h"
 """Of a training stack for which none was given."""
@@ -54,13 +55,15 @@ def new_stack(
     given: Mapping[str, Any],
     *,
     pay: str = "on-demand",
+    data: str | None = None,
     hardware: Hardware | None = None,
     clock: Callable[[], datetime] = now,
 ) -> NewStack:
     """The file of a new stack from the keys `given`, completed by sizing's choice; nothing is written.
 
-    `pay` is a way of paying or `best` or `savings`, as `berth size` takes them. Raises `UserError` for what contradicts
-    itself, for a model that fits nowhere, and for a region without prices.
+    `pay` is a way of paying or `best` or `savings`, as `berth size` takes them. `data`, of a training stack: how many
+    examples there are, or a local file of them. Raises `UserError` for what contradicts itself, for a model that fits
+    nowhere, and for a region without prices.
     """
     path, hardware = stack_path(name, root), hardware or load_hardware()
     region = hardware.region(region)
@@ -70,14 +73,20 @@ def new_stack(
     notes: tuple[str, ...] = ()
     if values.get("role") == "training":
         values.setdefault("time_to_live", DEFAULT_TIME_TO_LIVE)
+        if values.get("capacity_block_id"):
+            pay = values["purchase"] = CAPACITY_BLOCK
     settings = read_settings(values, name)
+    if data is not None:
+        told, notes = _data(data, settings)
+        values |= {key: value for key, value in told.items() if key not in given}
+        settings = read_settings(values, name)
     if isinstance(settings, MachineSettings):
         model = resolve_model(settings.model)
         values["model"] = model.name
         if settings.instance_type == AUTO:
             chosen, values["purchase"] = _cheapest(settings, region, model, hardware, pay)
             values |= chosen.values
-            notes = chosen.notes
+            notes = tuple(dict.fromkeys((*notes, *chosen.notes)))
             comments["instance_type"] = f"Sizing's choice for {model.name} of {clock():%Y-%m-%d}, in {region}."
         else:
             values["instance_type"] = hardware.instance(settings.instance_type).name
@@ -113,6 +122,14 @@ def record_choice(name: str, root: Path, clock: Callable[[], datetime] = now) ->
     return found.values
 
 
+def _data(data: str, settings: Settings) -> tuple[dict[str, Any], tuple[str, ...]]:
+    if not isinstance(settings, TrainingSettings):
+        raise UserError(f"--data is for training stacks; this one's role is {settings.role}")
+    from infra.training_job import described  # noqa: PLC0415 (only training reads data)
+
+    return described(data, resolve_model(settings.model))
+
+
 def _as_machines(settings: Settings) -> MachineSettings:
     if not isinstance(settings, MachineSettings):
         raise TypeError("a stack with machines was expected")
@@ -127,7 +144,9 @@ def _cheapest(
         pay = "savings-1y"
     if pay != "best" or isinstance(settings, TrainingSettings | EndpointSettings):
         way = "on-demand" if pay == "best" else pay
-        return recommend(settings, region, model, hardware, "on-demand" if way == "capacity-block" else way), way
+        if way == CAPACITY_BLOCK and not isinstance(settings, TrainingSettings):
+            raise UserError("--pay capacity-block is for training; a service takes another way of paying")
+        return recommend(settings, region, model, hardware, way), way
     found: list[tuple[float, Recommendation, str]] = []
     failed: UserError | None = None
     for way in STEADY:

@@ -17,9 +17,6 @@ from sizing.hardware.load import Hardware
 from sizing.models.facts import ModelFacts
 from sizing.workload import Workload
 
-DEFAULT_TRAINING_TYPE = "p4d.24xlarge"
-"""What a training stack takes until `berth size --for training` says otherwise: eight A100 with NVSwitch."""
-
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
@@ -70,10 +67,7 @@ def recommend(
     Raises `UserError` where nothing fits, with the nearest miss.
     """
     if isinstance(settings, TrainingSettings):
-        return Recommendation(
-            {"instance_type": DEFAULT_TRAINING_TYPE, "dtype": "bf16"},
-            (f"{DEFAULT_TRAINING_TYPE}: the default for training; `berth size --for training` compares others",),
-        )
+        return _training(settings, region, model, hardware, pay)
     endpoint = isinstance(settings, EndpointSettings)
     if endpoint:
         hardware, pay = hosting_view(hardware, region), "on-demand"
@@ -94,6 +88,15 @@ def recommend(
     return Recommendation(values, choice.notes, chosen.usd_per_month)
 
 
+def _training(
+    settings: TrainingSettings, region: str, model: ModelFacts, hardware: Hardware, pay: str = ""
+) -> Recommendation:
+    from infra.training_job import choose_plan, values_of  # noqa: PLC0415 (only training needs the search)
+
+    plan, notes = choose_plan(settings, region, model, hardware, pay)
+    return Recommendation(values_of(plan), notes)
+
+
 def _pay(settings: MachineSettings) -> str:
     return "on-demand" if settings.purchase == "capacity-block" else settings.purchase
 
@@ -101,6 +104,8 @@ def _pay(settings: MachineSettings) -> str:
 def unrecorded(settings: MachineSettings) -> list[str]:
     """Keys that say `auto`, or a time to live without its moment: what must be written down before an `up`."""
     missing = [key for key in ("instance_type", "dtype") if getattr(settings, key) == AUTO]
+    if isinstance(settings, TrainingSettings) and not settings.micro_batch_size:
+        missing.append("micro_batch_size")
     if settings.time_to_live != "off" and not settings.expires_at:
         missing.append("expires_at")
     return missing
@@ -112,12 +117,17 @@ def to_record(
     find_model: Callable[[str], ModelFacts],
     hardware: Hardware,
     clock: Callable[[], datetime],
+    *,
+    run: bool = True,
 ) -> Recommendation:
-    """The values that replace what is unrecorded; empty where everything is recorded."""
+    """The values that replace what is unrecorded; empty where everything is recorded.
+
+    Without `run` it stays open how a training run uses a machine that is recorded.
+    """
     values: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
-    missing = unrecorded(settings)
-    if "instance_type" in missing:
+    missing = [key for key in unrecorded(settings) if run or key != "micro_batch_size"]
+    if "instance_type" in missing or "micro_batch_size" in missing:
         found = recommend(settings, region, find_model(settings.model), hardware)
         values = {k: v for k, v in found.values.items() if getattr(settings, k) != v}
         notes = found.notes
@@ -137,7 +147,7 @@ def _dtype_on(settings: MachineSettings, model: ModelFacts, hardware: Hardware) 
     gpu = hardware.instance(settings.instance_type).gpu
     if gpu is None:
         raise UserError(f"{settings.instance_type} has no GPU; no dtype can be chosen for it")
-    return "bf16" if isinstance(settings, TrainingSettings) and gpu.bf16 else auto_dtype(model, gpu)
+    return auto_dtype(model, gpu)
 
 
 def zones_for(instance_type: str, region: str, hardware: Hardware, wanted: int) -> tuple[str, ...]:
@@ -148,13 +158,23 @@ def zones_for(instance_type: str, region: str, hardware: Hardware, wanted: int) 
 
 def differs(settings: MachineSettings, region: str, model: ModelFacts, hardware: Hardware) -> str:
     """Empty, or a warning that sizing would choose another type than the one recorded."""
-    if settings.instance_type == AUTO or not isinstance(settings, InferenceSettings):
+    if settings.instance_type == AUTO or isinstance(settings, EndpointSettings):
         return ""
+    recorded, free = settings.instance_type, settings
+    if isinstance(settings, TrainingSettings):
+        if not settings.examples:
+            return ""
+        recorded = _machines(settings.instance_type, settings.nodes)
+        free = settings.model_copy(update={"instance_type": AUTO, "nodes": 1, "micro_batch_size": 0})
     try:
-        found = recommend(settings, region, model, hardware)
+        found = recommend(free, region, model, hardware)
     except UserError as error:
-        return f"{settings.instance_type} is recorded; {error}"
-    wished = found.values["instance_type"]
-    if wished == settings.instance_type:
+        return f"{recorded} is recorded; {error}"
+    wished = _machines(found.values["instance_type"], found.values.get("nodes", 1))
+    if wished == recorded:
         return ""
-    return f"{settings.instance_type} is recorded; sizing would choose {wished} with the prices in force"
+    return f"{recorded} is recorded; sizing would choose {wished} with the prices in force"
+
+
+def _machines(instance_type: str, nodes: int) -> str:
+    return f"{nodes} × {instance_type}" if nodes > 1 else instance_type

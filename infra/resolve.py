@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from infra.context import Context
 from infra.durations import parse_duration
 from infra.recommend import differs, to_record, unrecorded
-from infra.settings import MachineSettings, Settings
+from infra.settings import AUTO, MachineSettings, Settings
 from sizing.errors import UserError
 from sizing.hardware.load import Hardware
 from sizing.models.facts import ModelFacts
@@ -46,10 +46,18 @@ def resolve(
         )
     model = find_model(settings.model)
     if missing:
-        found = to_record(settings, region, find_model, hardware, clock)
+        try:
+            found = to_record(settings, region, find_model, hardware, clock)
+        except UserError as error:
+            if settings.instance_type == AUTO or "micro_batch_size" not in missing:
+                raise
+            # The resources are the machine's, however the run uses it.
+            warnings.append(f"how the run uses {settings.instance_type} cannot be planned: {error}")
+            found = to_record(settings, region, find_model, hardware, clock, run=False)
         settings = settings.model_copy(update=found.values)
         said = ", ".join(f"{key} {value}" for key, value in found.values.items())
-        warnings.append(f"taken for this plan, not recorded: {said} (`berth settings {stack} --record` writes it down)")
+        if said:
+            warnings.append(f"taken for this plan, not recorded: {said} (`berth settings {stack} --record` records it)")
     instance = hardware.instance(settings.instance_type)
     if change := differs(settings, region, model, hardware):
         warnings.append(change)

@@ -23,6 +23,10 @@ Role = Literal["inference", "endpoint", "training", "shared"]
 Purchase = Literal["on-demand", "reserved-1y", "reserved-3y", "savings-1y", "savings-3y", "spot", "capacity-block"]
 Egress = Literal["auto", "nat", "endpoints"]
 Invocation = Literal["auto", "real-time", "async"]
+TrainingMethod = Literal["auto", "full", "lora", "qlora"]
+TrainingOptimizer = Literal["adamw", "adamw8bit", "adafactor", "sgd", "lion"]
+TrainingOffload = Literal["none", "optimizer", "all"]
+TRAINING_DTYPES = ("bf16", "fp16", "fp32", "pure-bf16")
 AUTO = "auto"
 DEFAULT_ALARM_SECONDS = 10.0
 _PRIVATE = tuple(ipaddress.IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
@@ -62,30 +66,8 @@ class Settings(BaseModel):
     @field_validator("log_retention_days")
     @classmethod
     def _a_retention(cls, value: int) -> int:
-        allowed = (
-            1,
-            3,
-            5,
-            7,
-            14,
-            30,
-            60,
-            90,
-            120,
-            150,
-            180,
-            365,
-            400,
-            545,
-            731,
-            1096,
-            1827,
-            2192,
-            2557,
-            2922,
-            3288,
-            3653,
-        )
+        allowed = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288,
+                   3653)  # fmt: skip
         if value not in allowed:  # what CloudWatch Logs takes
             raise ValueError(f"{value} is not a retention of CloudWatch Logs; allowed: {', '.join(map(str, allowed))}")
         return value
@@ -354,6 +336,40 @@ class TrainingSettings(MachineSettings):
     """Machines that fine-tune a model and then end themselves."""
 
     nodes: int = Field(default=1, ge=1, le=64, description="Machines that train together.")
+    method: TrainingMethod = Field(
+        default="auto",
+        description="What is trained: every weight (full), adapters (lora), adapters over 4-bit weights (qlora); auto: "
+        "sizing chooses.",
+    )
+    examples: int = Field(
+        default=0, ge=0, le=10**9,
+        description="Examples in the data set, by which sizing chooses a machine and foresees hours. 0: not known.",
+    )  # fmt: skip
+    epochs: float = Field(default=1.0, gt=0, le=10_000, description="Passes over the examples.")
+    mean_input_tokens: int = Field(
+        default=0, ge=0, le=10_000_000, description="Tokens of an average input. 0: as many as the longest."
+    )
+    mean_output_tokens: int = Field(
+        default=0, ge=0, le=10_000_000, description="Tokens of an average output. 0: as many as the longest."
+    )
+    global_batch: int = Field(default=64, ge=1, le=65_536, description="Examples of a step, over all GPUs.")
+    optimizer: TrainingOptimizer = Field(default="adamw", description="The optimizer.")
+    lora_rank: int = Field(default=16, ge=1, le=65_536, description="Rank of the adapters of lora and qlora.")
+    micro_batch_size: int = Field(
+        default=0, ge=0, le=100_000,
+        description="Examples that a GPU takes at once. 0: sizing chooses it, and zero_stage, offload, checkpointing.",
+    )  # fmt: skip
+    zero_stage: int = Field(default=0, ge=0, le=3, description="DeepSpeed's ZeRO stage; 0: without DeepSpeed.")
+    offload: TrainingOffload = Field(
+        default="none", description="What ZeRO keeps in host memory: none, the optimizer, or all (weights as well)."
+    )
+    checkpointing: bool = Field(
+        default=False, description="Whether activations are computed anew in the backward pass, to save GPU memory."
+    )
+    finetune: str = Field(
+        default="",
+        description="JSON file in the project with further settings of the run: learning_rate, form, columns, prompt …",
+    )
     budget_per_run: int = Field(
         default=0, ge=0, le=10_000_000, description="US dollars that one run may cost; 0: no limit."
     )
@@ -373,6 +389,18 @@ class TrainingSettings(MachineSettings):
             raise ValueError("time_to_live: a training node must end; give it a time, such as 24h")
         if not self.dataset:
             raise ValueError("dataset: is missing; give its prefix in the artifact bucket")
+        if self.dtype not in (AUTO, *TRAINING_DTYPES):
+            allowed = ", ".join((AUTO, *TRAINING_DTYPES))
+            raise ValueError(f"dtype: '{self.dtype}' is nothing to train in; allowed: {allowed}")
+        if self.offload != "none" and self.zero_stage < (3 if self.offload == "all" else 1):
+            needed = "3" if self.offload == "all" else "1, 2 or 3"
+            raise ValueError(f"offload: {self.offload} needs zero_stage {needed}, not {self.zero_stage}")
+        if self.finetune.startswith(("/", "~")) or ".." in self.finetune:
+            raise ValueError(f"finetune: '{self.finetune}' is no path inside the project")
+        if self.micro_batch_size and AUTO in (self.method, self.dtype, self.instance_type):
+            raise ValueError("micro_batch_size: goes with a recorded method, dtype and instance_type, not with auto")
+        if not self.micro_batch_size and (self.zero_stage or self.offload != "none" or self.checkpointing):
+            raise ValueError("micro_batch_size: is missing; zero_stage, offload and checkpointing go with it")
         if bool(self.capacity_block_id) != (self.purchase == "capacity-block"):
             raise ValueError("capacity_block_id: goes with purchase capacity-block, and that with it")
         return self
@@ -436,7 +464,10 @@ def read_settings(values: Mapping[str, Any], stack: str) -> Settings:
 def _is_default(key: str, value: Any) -> bool:
     """Whether a value, native or as text, is the default that Pulumi merged in."""
     default = Keys.default(key)
-    return value == default or (default is not PydanticUndefined and str(value) in (str(default), json.dumps(default)))
+    if default is PydanticUndefined:
+        return False
+    texts = [str(default), json.dumps(default), *([f"{default:g}"] if isinstance(default, float) else [])]
+    return value == default or str(value) in texts
 
 
 def _said(error: Any) -> str:

@@ -11,6 +11,8 @@ from infra.bill.lines import USAGE_KEYS
 from infra.settings import MODELS, PROJECT, Keys
 from infra.stack_files import REGION_KEY
 
+_KINDS = {int: "integer", float: "number", bool: "true or false"}
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
@@ -41,7 +43,7 @@ def rows() -> list[KeyRow]:
     found = []
     for key, (field, roles) in Keys.all().items():
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        kind = "integer" if field.annotation is int else "list" if field.annotation == list[str] else "text"
+        kind = _KINDS.get(field.annotation, "list" if field.annotation == list[str] else "text")
         required = field.default is PydanticUndefined
         found.append(
             KeyRow(

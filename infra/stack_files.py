@@ -183,14 +183,15 @@ def config_declarations() -> dict[str, dict[str, Any]]:
         of = "" if len(roles) == 4 else f" ({', '.join(roles)})"
         entry["description"] = f"{field.description}{of}"
         if field.default is not PydanticUndefined:
-            entry["default"] = field.default
+            # Pulumi's configuration has no type for fractions.
+            entry["default"] = f"{field.default:g}" if isinstance(field.default, float) else field.default
         declared[key] = entry
     return declared
 
 
 def _schema_type(annotation: Any) -> str:
-    if annotation is int:
-        return "integer"
+    if annotation in (int, bool):
+        return "integer" if annotation is int else "boolean"
     return "array" if annotation == list[str] else "string"
 
 

@@ -51,11 +51,31 @@ def new(
         typer.Option(
             "--pay",
             metavar="WAY",
-            help="on-demand, reserved-1y, reserved-3y, savings, spot, best; for training also capacity-block.",
+            help="on-demand, reserved-1y, reserved-3y, savings, spot, best; --capacity-block goes by itself.",
         ),
     ] = "on-demand",
     replicas: Annotated[int | None, typer.Option("--replicas", metavar="N", help="Hosts or instances.")] = None,
     nodes: Annotated[int | None, typer.Option("--nodes", metavar="N", help="Machines that train together.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="NAME", help="Training: full, lora or qlora. Default: sizing's choice."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="N|FILE", help="Training: examples, as a number or a local file whose lengths are read."
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", metavar="E", help="Training: passes over the examples.")
+    ] = None,
+    global_batch: Annotated[
+        int | None, typer.Option("--global-batch", metavar="B", help="Training: examples of a step, over all GPUs.")
+    ] = None,
+    capacity_block: Annotated[
+        str | None,
+        typer.Option("--capacity-block", metavar="ID", help="Training: the Capacity Block (cr-…) that was bought."),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", metavar="PREFIX", help="Data set's prefix in the artifact bucket.")
     ] = None,
@@ -92,13 +112,14 @@ def new(
         "dtype": dtype, "input_tokens": input_tokens, "output_tokens": output_tokens, "batch": batch,
         "replicas": replicas, "nodes": nodes, "dataset": dataset, "artifact": artifact, "budget_per_month": budget,
         "requests_per_day": requests_per_day, "latency_ms": None if latency is None else round(latency * 1000),
+        "method": method, "epochs": epochs, "global_batch": global_batch, "capacity_block_id": capacity_block,
         "budget_per_run": budget_per_run, "time_to_live": time_to_live, "schedule": schedule, "alarm_email": email,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
     if role == "shared" and model:
         raise UserError("--model is for stacks with machines; a shared stack has none")
     root = project_root()
-    made = new_stack(stack, root, region, given, pay=pay)
+    made = new_stack(stack, root, region, given, pay=pay, data=data)
     write(made, replace=force)
     if json_output:
         print_json(

@@ -7,12 +7,14 @@ from typing import cast
 
 from infra.bill.bill import bill_of
 from infra.policy.subject import Subject, Violation, as_list
-from infra.settings import MachineSettings, ServiceSettings
+from infra.settings import MachineSettings, ServiceSettings, TrainingSettings
+from infra.training_job import too_small
 from sizing.choosing.fit import Memories, device_short, host_short
 from sizing.choosing.precision import refused_dtype
 from sizing.errors import UserError
 from sizing.hardware.load import Hardware, load_hardware
 from sizing.hardware.types import InstanceType, Pay
+from sizing.models.facts import ModelFacts
 from sizing.models.resolve import resolve_model
 from sizing.workload import Workload
 
@@ -70,14 +72,17 @@ def gpu_guard(subject: Subject) -> Iterator[Violation]:
 
 
 def holds_model(subject: Subject) -> Iterator[Violation]:
-    """The machine's GPU and RAM hold the model at the dtype and batch of the settings."""
+    """The machine's GPU and RAM hold the model at the dtype and batch of the settings, or the training run."""
     settings = subject.settings
-    if not isinstance(settings, ServiceSettings):
+    if not isinstance(settings, ServiceSettings | TrainingSettings):
         return
     try:
         model = resolve_model(settings.model)
     except UserError as error:
         yield Violation("machine-too-small", "mandatory", "", str(error))
+        return
+    if isinstance(settings, TrainingSettings):
+        yield from _holds_run(subject, settings, model)
         return
     workload = Workload(settings.input_tokens, settings.output_tokens, batch=settings.batch)
     memories = Memories(model, workload, "plain", "transformers")
@@ -97,6 +102,14 @@ def holds_model(subject: Subject) -> Iterator[Violation]:
             yield Violation(
                 "machine-too-small", "mandatory", name, f"{instance.name} cannot hold the model: {short.reason}"
             )
+
+
+def _holds_run(subject: Subject, settings: TrainingSettings, model: ModelFacts) -> Iterator[Violation]:
+    hardware = load_hardware()
+    for name, instance in gpu_types(subject, hardware):
+        as_planned = settings.model_copy(update={"instance_type": instance.name})
+        if why := too_small(as_planned, subject.region, model, hardware):
+            yield Violation("machine-too-small", "mandatory", name, why)
 
 
 def purchase_offered(subject: Subject) -> Iterator[Violation]:

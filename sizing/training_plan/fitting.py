@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sizing.dtypes import DType
+from sizing.errors import UserError
 from sizing.hardware.types import Gpu, InstanceType
 from sizing.memory.loading import usable_ram_bytes
 from sizing.memory.terms import Breakdown
@@ -124,38 +126,79 @@ class Fitter:
     def _options(self, cluster: Cluster, method: Method, precision: Precision, optimizer: Optimizer) -> list[Option]:
         world = cluster.world
         per_gpu = -(-self.task.global_batch // world)
-        total = per_gpu * world
-        steps = self.task.steps(total)
         width: Width = "fp32" if precision == "fp32" else "16bit"
         if width == "fp32" and cluster.device.flops_fp32 is None:
             return []
-        found = []
-        plain = Situation(method, precision, optimizer, Strategy(0, "none", checkpointing=False), 1, 1)
-        stored = base_dtype(self.memories.setup(plain, 1, 1)) if method != "full" else None
-        base = stored.weight_bytes if stored else (4.0 if width == "fp32" else 2.0)
-        for strategy in strategies(method, precision, optimizer, world):
-            if strategy.zero_stage == 3 and stored is not None and stored.name == "int8":
-                continue  # ZeRO-3 cannot shard LLM.int8's weights, which carry their row scales beside them
-            at = Situation(method, precision, optimizer, strategy, cluster.gpus, cluster.nodes)
-            for micro in micro_batches(per_gpu):
-                way = Way(
-                    method=method,
-                    architecture=self.model.architecture,
-                    width=width,
-                    zero_stage=strategy.zero_stage,
-                    offload=strategy.offload,
-                    checkpointing=strategy.checkpointing,
-                    micro_batch=micro,
-                    accumulation=per_gpu // micro,
-                    base_bytes=base,
-                    trained=self.trained(method),
-                    unpacks=unpacks(stored) if stored else "never",
-                )
-                tokens, target = self.tokens(method, micro)
-                seconds = steps * step_time(self.passes, way, cluster, tokens, target).total
-                found.append(Option(seconds, at, way, total))
+        stored = self._stored(method, precision, optimizer)
+        found = [
+            self._option(cluster, method, precision, optimizer, strategy, micro, stored)
+            for strategy in strategies(method, precision, optimizer, world)
+            # ZeRO-3 cannot shard LLM.int8's weights, which carry their row scales beside them
+            if not (strategy.zero_stage == 3 and stored is not None and stored.name == "int8")
+            for micro in micro_batches(per_gpu)
+        ]
         # Equal times go to the larger micro-batch, which wastes less between kernels.
         return sorted(found, key=lambda o: (o.seconds, -o.way.micro_batch))
+
+    def _stored(self, method: Method, precision: Precision, optimizer: Optimizer) -> DType | None:
+        """How frozen weights are held; None where none are."""
+        if method == "full":
+            return None
+        plain = Situation(method, precision, optimizer, Strategy(0, "none", checkpointing=False), 1, 1)
+        return base_dtype(self.memories.setup(plain, 1, 1))
+
+    def option(
+        self,
+        cluster: Cluster,
+        method: Method,
+        precision: Precision,
+        optimizer: Optimizer,
+        strategy: Strategy,
+        micro_batch: int,
+    ) -> Option:
+        """The option of these very settings, whether or not it fits. Raises `UserError` for a micro-batch that does not
+        make up the batch, and for a speed that is not known."""
+        per_gpu = -(-self.task.global_batch // cluster.world)
+        if per_gpu % micro_batch:
+            raise UserError(
+                f"a micro-batch of {micro_batch} does not make up {self.task.global_batch} examples on {cluster.world} "
+                f"GPUs, {per_gpu} each; take a divisor of {per_gpu}"
+            )
+        if precision == "fp32" and cluster.device.flops_fp32 is None:
+            raise UserError(f"speed unknown: no published fp32 throughput for {cluster.device.name}")
+        stored = self._stored(method, precision, optimizer)
+        return self._option(cluster, method, precision, optimizer, strategy, micro_batch, stored)
+
+    def _option(
+        self,
+        cluster: Cluster,
+        method: Method,
+        precision: Precision,
+        optimizer: Optimizer,
+        strategy: Strategy,
+        micro: int,
+        stored: DType | None,
+    ) -> Option:
+        per_gpu = -(-self.task.global_batch // cluster.world)
+        total = per_gpu * cluster.world
+        width: Width = "fp32" if precision == "fp32" else "16bit"
+        way = Way(
+            method=method,
+            architecture=self.model.architecture,
+            width=width,
+            zero_stage=strategy.zero_stage,
+            offload=strategy.offload,
+            checkpointing=strategy.checkpointing,
+            micro_batch=micro,
+            accumulation=per_gpu // micro,
+            base_bytes=stored.weight_bytes if stored else (4.0 if width == "fp32" else 2.0),
+            trained=self.trained(method),
+            unpacks=unpacks(stored) if stored else "never",
+        )
+        tokens, target = self.tokens(method, micro)
+        seconds = self.task.steps(total) * step_time(self.passes, way, cluster, tokens, target).total
+        at = Situation(method, precision, optimizer, strategy, cluster.gpus, cluster.nodes)
+        return Option(seconds, at, way, total)
 
     def tokens(self, method: Method, micro_batch: int) -> tuple[float, float]:
         """Input and target tokens of a sequence as padded to its micro-batch's longest, a soft prompt's included."""

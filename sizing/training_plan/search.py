@@ -20,7 +20,7 @@ from sizing.training_plan.plan import Plan, Refused, TrainingPlan
 from sizing.training_plan.pricing import Rate, pay_note, pays_of, rates_of
 from sizing.training_plan.run_time import run_time
 from sizing.training_plan.speed import cluster_of
-from sizing.training_plan.strategies import precision_on, quantization_gap
+from sizing.training_plan.strategies import Strategy, precision_on, quantization_gap
 from sizing.training_plan.tables import mfu
 from sizing.training_plan.task import METHODS, MOST_NODES, TrainingTask, TrainingWishes
 
@@ -98,6 +98,40 @@ class _Shown:
         return self._known[id(plan)]
 
 
+def plan_as_set(
+    model: ModelFacts,
+    task: TrainingTask,
+    hardware: Hardware,
+    wishes: TrainingWishes,
+    strategy: Strategy,
+    micro_batch: int,
+) -> Plan:
+    """The plan of a run whose every setting is given: nothing is searched, and nothing is refused for its memory.
+
+    `wishes` names one instance, one method, one optimizer, a precision and `nodes`. Raises `UserError` for what cannot
+    be run at all, a machine without a known price or speed, and a micro-batch that does not make up the global batch.
+    """
+    machines, refused = _machines(hardware, wishes)
+    if not machines:
+        why = next((r.reason for r in refused if r.instance_type == wishes.instance), "it is not known")
+        raise UserError(f"{wishes.instance or 'no machine'} cannot train {model.name}: {why}")
+    machine, nodes, method = machines[0], wishes.nodes or 1, wishes.methods[0]
+    fitter = Fitter(model, task, wishes)
+    precision = _precision(fitter, machine, method)
+    if isinstance(precision, Refused):
+        raise UserError(f"{machine.instance.name} cannot train {model.name}: {precision.reason}")
+    option = fitter.option(
+        cluster_of(machine.instance, machine.device, nodes),
+        method,
+        precision,
+        wishes.optimizers[0],
+        strategy,
+        micro_batch,
+    )
+    plan = _plan(fitter, machine, option)
+    return replace(plan, memory=fitter.memories.exact(plan.setup))
+
+
 def _machines(hardware: Hardware, wishes: TrainingWishes) -> tuple[list[_Machine], list[Refused]]:
     """The types that can be trained on and have a price, cheapest first, and why the others cannot."""
     regions, pays = wishes.regions(hardware), pays_of(wishes)
@@ -140,6 +174,10 @@ def _plans_of(fitter: Fitter, machines: list[_Machine], method: Method) -> tuple
     limit = fitter.wishes.max_nodes
     plans: list[Plan] = []
     missed: list[Refused] = []
+    if fitter.wishes.nodes is not None:
+        for machine in machines:
+            _try(fitter, machine, method, fitter.wishes.nodes, plans, missed)
+        return plans, missed
     for machine in machines:
         _try(fitter, machine, method, 1, plans, missed)
     if limit is not None or not plans:
@@ -406,4 +444,4 @@ def would_fit(plan: TrainingPlan, hardware: Hardware) -> str:
     return ""
 
 
-__all__ = ["search", "would_fit"]
+__all__ = ["plan_as_set", "search", "would_fit"]

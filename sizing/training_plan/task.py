@@ -78,6 +78,8 @@ class TrainingWishes:
     max_hours: float | None = None
     max_usd: float | None = None
     max_nodes: int | None = None
+    nodes: int | None = None
+    """Exactly so many machines, whatever their network."""
     instance: str = ""
     """Only this instance type."""
     base_dtype: str = ""
@@ -105,6 +107,8 @@ class TrainingWishes:
                 raise UserError(f"{name} is {value:g}; it must be above 0 and at most 1,000,000,000")
         if self.max_nodes is not None and not 1 <= self.max_nodes <= 64:
             raise UserError(f"max-nodes is {self.max_nodes}; it must be a whole number from 1 to 64")
+        if self.nodes is not None and not 1 <= self.nodes <= 64:
+            raise UserError(f"nodes is {self.nodes}; it must be a whole number from 1 to 64")
         if not 1 <= self.lora_rank <= 65_536:
             raise UserError(f"lora-rank is {self.lora_rank}; it must be a whole number from 1 to 65,536")
 

@@ -79,6 +79,12 @@ def test_what_contradicts_itself_is_refused_by_its_key(change: dict[str, Any], n
         ({**TRAINING, "purchase": "capacity-block"}, "capacity_block_id"),
         ({**TRAINING, "capacity_block_id": "cr-0123"}, "capacity_block_id"),
         ({**TRAINING, "callers": ["10.0.0.0/8"]}, "callers"),
+        ({**TRAINING, "dtype": "int8"}, "dtype"),
+        ({**TRAINING, "method": "prompt"}, "method"),
+        ({**TRAINING, "micro_batch_size": 4}, "micro_batch_size"),
+        ({**TRAINING, "zero_stage": 2}, "micro_batch_size"),
+        ({**TRAINING, "method": "full", "micro_batch_size": 4, "zero_stage": 2, "offload": "all"}, "offload"),
+        ({**TRAINING, "finetune": "../secrets.json"}, "finetune"),
         ({**ENDPOINT, "purchase": "spot"}, "purchase"),
         ({**ENDPOINT, "invocation": "async", "capture_percent": 10}, "capture_percent"),
         ({**SHARED, "model": "google/flan-t5-xl"}, "model"),
@@ -123,7 +129,7 @@ def test_the_project_file_declares_types_that_pulumi_knows() -> None:
     assert document["main"] == "infra/" and document["stackConfigDir"] == "stacks"
     for key, entry in document["config"].items():
         assert entry["type"] in ("string", "integer", "boolean", "array"), key
-        expected = {"string": str, "integer": int, "array": list}[entry["type"]]
+        expected = {"string": str, "integer": int, "boolean": bool, "array": list}[entry["type"]]
         assert isinstance(entry.get("default", expected()), expected), key
 
 

@@ -58,11 +58,14 @@ def test_a_file_in_another_encoding_is_one_line(project: Project) -> None:
 
 
 def test_recording_keeps_comments_and_writes_only_what_was_open(project: Project) -> None:
-    path = project.write("trial", {k: v for k, v in TRAINING.items() if k not in ("instance_type", "zones")})
+    asked = {"method": "full", "examples": 10**6, "epochs": 3.0}
+    path = project.write("trial", {k: v for k, v in TRAINING.items() if k not in ("instance_type", "zones")} | asked)
     path.write_text(path.read_text(encoding="utf-8") + "  # a comment of the owner\n", encoding="utf-8")
     written = record_choice("trial", project.root, lambda: MOMENT)
     assert written == {
         "instance_type": "p4d.24xlarge",
+        "micro_batch_size": 8,
+        "zero_stage": 1,
         "zones": ["use1-az1", "use1-az2"],
         "expires_at": "2026-11-25T12:00:00Z",
     }
