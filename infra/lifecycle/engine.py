@@ -37,6 +37,8 @@ class Resource:
     retain: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    """When it was made: ISO 8601 in UTC, empty where the state does not say."""
 
     @property
     def short_type(self) -> str:

@@ -134,7 +134,7 @@ class WalkEngine:
 
     def resources(self, stack: str) -> tuple[Resource, ...]:
         record = self._journal().stacks.get(stack)
-        return () if record is None else tuple(_resource(m) for m in record.made)
+        return () if record is None else tuple(_resource(m, record.since) for m in record.made)
 
     def stacks(self) -> tuple[StackSummary, ...]:
         busy = holder(self.place.folder)
@@ -262,8 +262,8 @@ class _Comparer(mocks.Mocks):
         return self.provider.invoke(args.token, args.args)
 
 
-def _resource(made: Made) -> Resource:
-    return Resource(made.type, made.name, made.id, inputs=made.inputs)
+def _resource(made: Made, since: str = "") -> Resource:
+    return Resource(made.type, made.name, made.id, inputs=made.inputs, created=since)
 
 
 def _told(tell: Tell) -> walk.Tell:
