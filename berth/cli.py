@@ -26,6 +26,7 @@ COMMANDS: tuple[str, ...] = (
     "verify",
     "review",
     "report",
+    "feedback",
     "preview",
     "sandbox",
     "doctor",

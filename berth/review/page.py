@@ -61,7 +61,7 @@ def render(
         for row, s in zip(rows, found, strict=True)
     ]
     chunks = [
-        _data([[r.input, r.reference, r.base, r.tuned, r.metrics] for r in rows[start : start + CHUNK]])
+        _data([[r.input, r.reference, r.base, r.tuned, r.metrics, r.feedback] for r in rows[start : start + CHUNK]])
         for start in range(0, len(rows), CHUNK)
     ]
     page: str = (

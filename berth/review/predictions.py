@@ -1,7 +1,7 @@
 """Predictions: one JSON object a line, with `input`, `reference`, `base`, `tuned` and `metrics`.
 
 What `berth evaluate` writes is read as it is: there `target` is the reference, `base_prediction` and `prediction` are
-the answers.
+the answers. What `berth feedback` writes has `feedback` as well: a list of what people said of the answer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from sizing.errors import UserError
 
 _TEXTS = {"input": "input", "reference": "target", "base": "base_prediction", "tuned": "prediction"}
 """Each text and the name that `berth evaluate` gives it."""
+GOOD_RATING = 4
+"""Of 5; what is rated below is read before what is not."""
 _PROBABILITIES = ("base_probability", "model_probability")
 
 
@@ -36,6 +38,8 @@ class Prediction:
     metrics: dict[str, float]
     signs: tuple[str, ...] = ()
     """What the file itself says against the answer."""
+    feedback: tuple[dict[str, Any], ...] = ()
+    """What people said of the answer, the oldest first: `rating` (1 to 5), `comment`, `corrected_answer`, `time`."""
 
     @property
     def answer(self) -> str:
@@ -51,6 +55,11 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from error
+    return parse_predictions(text, str(path))
+
+
+def parse_predictions(text: str, path: str) -> list[Prediction]:
+    """Every row of the text of a file called `path`. Raises `UserError` naming the line that is none."""
     seen: Counter[str] = Counter()
     rows: list[Prediction] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -62,7 +71,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     return rows
 
 
-def _row(path: Path, number: int, line: str, index: int, seen: Counter[str]) -> Prediction:
+def _row(path: str, number: int, line: str, index: int, seen: Counter[str]) -> Prediction:
     where = f"{path}, line {number}"
     try:
         row = json.loads(line)
@@ -94,7 +103,23 @@ def _row(path: Path, number: int, line: str, index: int, seen: Counter[str]) -> 
         texts["tuned"],
         dict(_numbers(row.get("metrics"))) | dict(_numbers({k: row.get(k) for k in _PROBABILITIES})),
         _signs(row),
+        tuple(_feedback(row.get("feedback"))),
     )
+
+
+def _feedback(given: Any) -> Iterator[dict[str, Any]]:
+    """What is known of each piece; anything else in the list is passed over."""
+    for piece in given if isinstance(given, list) else ():
+        if not isinstance(piece, dict):
+            continue
+        kept: dict[str, Any] = {
+            name: piece[name] for name in ("time", "comment", "corrected_answer") if isinstance(piece.get(name), str)
+        }
+        rating = piece.get("rating")
+        if isinstance(rating, int) and not isinstance(rating, bool) and 1 <= rating <= 5:
+            kept["rating"] = rating
+        if kept.keys() - {"time"}:
+            yield kept
 
 
 def _signs(row: dict[str, Any]) -> tuple[str, ...]:
@@ -103,6 +128,12 @@ def _signs(row: dict[str, Any]) -> tuple[str, ...]:
     lost = row.get(f"{side}_truncated_tokens")
     if isinstance(lost, int) and lost > 0:
         found.append(f"{lost:,} tokens of the input did not fit")
+    said = list(_feedback(row.get("feedback")))
+    worst = min((f["rating"] for f in said if "rating" in f), default=GOOD_RATING)
+    if worst < GOOD_RATING:
+        found.append(f"rated {worst} of 5 by its reader")
+    if any("corrected_answer" in f for f in said):
+        found.append("corrected by its reader")
     return tuple(found)
 
 

@@ -58,3 +58,19 @@ def read_feedback(body: bytes, now: float) -> dict[str, Any]:
     if len(record) == 3:
         raise FeedbackError("there is nothing in it; give a rating, a corrected_answer or a comment")
     return record
+
+
+def stored_record(given: Any) -> dict[str, Any]:
+    """A record as the journal wrote it, checked as it was when it came. Raises `FeedbackError`.
+
+    `id` is its own, `time` seconds since the epoch; the rest is as `read_feedback` takes it.
+    """
+    if not isinstance(given, dict):
+        raise FeedbackError("it is no JSON object")
+    own, moment = given.get("id"), given.get("time")
+    if not isinstance(own, str) or not own:
+        raise FeedbackError("id is missing")
+    if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < 1e11:
+        raise FeedbackError("time is no number of seconds since the epoch")
+    rest = {key: value for key, value in given.items() if key not in ("id", "time")}
+    return {**read_feedback(json.dumps(rest).encode("utf-8"), float(moment)), "id": own}

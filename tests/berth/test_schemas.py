@@ -22,6 +22,7 @@ from scripts.json_reference import PAGE, render
 from sizing.dtypes import DTYPES
 from sizing.hardware.tables import GROUPS
 from sizing.hardware.types import PAYS
+from sizing.measured.outcome import Origin
 from sizing.memory.terms import METRICS
 from sizing.models.catalogue import ARCHITECTURES, VERDICTS, load_catalogue
 from sizing.models.facts import Kind, Part
@@ -92,6 +93,7 @@ ON_THEIR_OWN = {
     "evaluate",  # tests/model_runtime/test_evaluate.py
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
+    "feedback",  # tests/infra/operations/test_feedback_command.py, with a bucket
     "new",
     "sandbox down",  # tests/infra/test_sandbox_command.py, with a local AWS
     "sandbox status",
@@ -263,6 +265,9 @@ def values(command: str, definition: str, key: str) -> set[str]:
 
 def test_words_that_may_be_printed_are_those_of_the_code() -> None:
     assert values("size", "choice", "pay") == set(PAYS)
+    assert set(load("size")["$defs"]["measured"]["properties"]["origins"]["additionalProperties"]["enum"]) == set(
+        get_args(Origin)
+    )
     assert values("size", "choice", "dtype") == values("models", "fit", "dtype") == set(DTYPES)
     assert values("memory", "term", "metric") == set(METRICS)
     assert values("models", "row", "architecture") == set(ARCHITECTURES)
@@ -306,7 +311,7 @@ OPEN_MAPS = {
 }  # fmt: skip
 FOREIGN = {"settings", "outputs", "inputs", "options", "recorded"}
 """Objects whose keys are not Berth's to say: a stack file's, a cloud provider's."""
-MAY_LACK = {"fit"}
+MAY_LACK = {"fit", "measured"}
 
 
 @pytest.mark.parametrize("command", [name for name in SITUATIONS if name != "schema"])

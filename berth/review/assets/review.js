@@ -15,8 +15,8 @@
   const row = (i) => {
     const n = Math.floor(i / config.chunk);
     if (!blocks.has(n)) blocks.set(n, data('rows-' + n));
-    const [input, reference, base, tuned, metrics] = blocks.get(n)[i % config.chunk];
-    return { input, reference, base, tuned, metrics };
+    const [input, reference, base, tuned, metrics, feedback] = blocks.get(n)[i % config.chunk];
+    return { input, reference, base, tuned, metrics, feedback };
   };
 
   // Judgements that stand, by row and then by reviewer and answer.
@@ -157,6 +157,22 @@
   };
   const blind = () => get('blind').checked;
 
+  // One piece of feedback: stars with words, the comment, the answer that was wished.
+  const feedbackItem = (piece) => {
+    const item = document.createElement('li');
+    const add = (tag, name, text) => {
+      const part = document.createElement(tag);
+      part.className = name;
+      part.textContent = text;
+      item.append(part);
+    };
+    if (piece.rating) add('b', 'stars', `${'★'.repeat(piece.rating)}${'☆'.repeat(5 - piece.rating)} ${piece.rating} of 5`);
+    if (piece.time) add('span', 'when', piece.time.slice(0, 16).replace('T', ' '));
+    if (piece.comment) add('p', 'text', `“${piece.comment}”`);
+    if (piece.corrected_answer) add('p', 'text wished', piece.corrected_answer);
+    return item;
+  };
+
   const show = () => {
     const i = view[at];
     const none = i === undefined;
@@ -164,6 +180,7 @@
     if (none) {
       get('which').textContent = 'No row is like that.';
       for (const id of ['reasons', 'metrics', 'others']) get(id).replaceChildren();
+      get('feedback-part').hidden = true;
       marksOfButtons();
       return;
     }
@@ -178,6 +195,8 @@
       return chip;
     })));
     get('metrics').textContent = hidden ? '' : Object.entries(r.metrics).map(([name, value]) => `${name} ${+value.toPrecision(3)}`).join(' · ');
+    get('feedback-part').hidden = hidden || !r.feedback.length; // it is about one of the two answers
+    get('feedback').replaceChildren(...(hidden ? [] : r.feedback.map(feedbackItem)));
     get('input').textContent = r.input;
     get('reference-part').hidden = r.reference === null;
     get('reference').textContent = r.reference ?? '';

@@ -279,3 +279,25 @@ def test_what_the_page_exports_is_read_again(opened: Any, tmp_path: Path) -> Non
     target.unlink()
     assert read.damaged == 0
     assert sorted(j.label or "" for j in read.judgements) == ["correct", "wrong"]
+
+
+def test_feedback_stands_beside_the_answer_and_hides_with_the_sides(opened: Any) -> None:
+    given = rows(3)
+    given[1]["feedback"] = [
+        {"rating": 2, "comment": f"No: {HOSTILE}", "time": "2026-11-20T10:00:00Z"},
+        {"corrected_answer": "A wished answer.", "rating": True, "unknown": 1},
+        "damaged",
+    ]
+    browser = opened(given)
+    shown = text(browser, "#feedback")  # a low rating is read first
+    assert text(browser, "#which").endswith("t1")
+    assert "2 of 5" in shown
+    assert HOSTILE in shown
+    assert "A wished answer." in shown
+    assert browser.execute_script("return window.hacked") is None
+    assert "rated 2 of 5 by its reader" in text(browser, "#reasons")
+    press(browser, "x")
+    assert not browser.find_element("id", "feedback-part").is_displayed()
+    press(browser, "x")
+    press(browser, "j")
+    assert not browser.find_element("id", "feedback-part").is_displayed()

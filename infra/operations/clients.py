@@ -1,0 +1,81 @@
+"""The clients that reading asks, of the person's account or of the sandbox, and AWS's refusals as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+from infra.sandbox.aws import Aws, code_of, is_absent
+from infra.sandbox.server import find, sandbox_dir
+from sizing.errors import UserError
+
+Client = Callable[[str], Any]
+"""The boto3 client of a service in the stack's region, by its name."""
+_ASK_SECONDS = 20
+_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError")
+_BAD_CREDENTIALS = (
+    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "SignatureDoesNotMatch", "UnrecognizedClientException",
+)  # fmt: skip
+
+
+def account_clients(region: str) -> Client:
+    """Clients with the person's own credentials. Makes no request yet."""
+    session = boto3.session.Session(region_name=region)
+    config = Config(
+        connect_timeout=_ASK_SECONDS, read_timeout=60, retries={"mode": "standard", "max_attempts": 5},
+        max_pool_connections=16,
+    )  # fmt: skip
+
+    def client(service: str) -> Any:
+        with asking(f"the {service} client", region):
+            return session.client(service, config=config)  # type: ignore[call-overload]
+
+    return client
+
+
+def sandbox_clients(region: str) -> Client:
+    """Clients of the local AWS. Raises `UserError` where it does not run."""
+    local = find(sandbox_dir())
+    if local is None:
+        raise UserError("the sandbox does not run; `berth sandbox up STACK` starts it, or leave --sandbox out")
+    return Aws(local.endpoint, region).client
+
+
+@contextmanager
+def asking(what: str, region: str, absent: str = "") -> Iterator[None]:
+    """Turn AWS's refusal of `what` (an IAM action) into a `UserError`; `absent` is said of what does not exist."""
+    try:
+        yield
+    except ClientError as error:
+        code = code_of(error)
+        if absent and is_absent(error):
+            said = absent
+        elif code in _DENIED:
+            said = f"these AWS credentials may not call {what} (region {region}): allow it, or use others"
+        elif code in _BAD_CREDENTIALS:
+            said = f"AWS refused the credentials ({code}): renew them, e.g. `aws sso login`, and try again"
+        else:
+            said = f"AWS answered {what} (region {region}) with {code or 'an error'}: {_one_line(error)}"
+        raise UserError(said) from None
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise UserError(
+            f"no usable AWS credentials ({_one_line(error)}): run `aws configure` or `aws sso login`, or try --sandbox"
+        ) from None
+    except BotoCoreError as error:
+        raise UserError(f"no answer to {what} (region {region}): {_one_line(error)}") from None
+
+
+def account_of(client: Client, region: str) -> str:
+    """The number of the account that is asked."""
+    with asking("sts:GetCallerIdentity", region):
+        return str(client("sts").get_caller_identity()["Account"])
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
