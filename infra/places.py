@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from infra.settings import PROJECT, MachineSettings
+from infra.settings import PROJECT, MachineSettings, TrainingSettings
 
 
 def bucket_name(purpose: str, account: str, region: str, project: str = PROJECT) -> str:
@@ -29,6 +29,11 @@ def bundle_prefix(settings: MachineSettings, stack: str) -> str:
 def output_prefix(stack: str) -> str:
     """Where a stack writes."""
     return f"output/{stack}"
+
+
+def run_prefix(settings: TrainingSettings, stack: str) -> str:
+    """Where a training run writes: a place of its own where the run has a name."""
+    return output_prefix(stack) + (f"/{settings.run}" if settings.run else "")
 
 
 def feedback_prefix(stack: str) -> str:

@@ -374,6 +374,11 @@ class TrainingSettings(MachineSettings):
         default=0, ge=0, le=10_000_000, description="US dollars that one run may cost; 0: no limit."
     )
     dataset: str = Field(default="", description="Prefix of the data set in the artifact bucket.")
+    run: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$",
+        description="Name of the run, below which its output lies; `berth train` gives one.",
+    )
     capacity_block_id: str = Field(
         default="", pattern=r"^(cr-[0-9a-f]+)?$", description="The Capacity Block (cr-…) that was bought for the run."
     )

@@ -15,7 +15,7 @@ from infra.context import Context, Shared
 from infra.egress import choose_egress
 from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY, memory_limit, user_data
 from infra.images import TRAINING_TAG, ecr_repository_arn
-from infra.places import artifact_prefix, bundle_prefix, output_prefix
+from infra.places import artifact_prefix, bundle_prefix, run_prefix
 from infra.programs.parts import HOST_SERVICES, machine_of, network_of
 from infra.settings import TrainingSettings
 
@@ -41,7 +41,7 @@ def declare(context: Context) -> dict[str, Any]:
             service="ec2.amazonaws.com",
             shared=shared,
             read_prefixes=[artifact_prefix(settings), bundle_prefix(settings, context.stack), settings.dataset],
-            write_prefixes=[output_prefix(context.stack)],
+            write_prefixes=[run_prefix(settings, context.stack)],
             repositories=[repository],
             log_streams=[shared.log_streams(context.stack)],
         ),
@@ -65,7 +65,7 @@ def declare(context: Context) -> dict[str, Any]:
                 "BERTH_ARTIFACT": artifact_prefix(settings),
                 "BERTH_ARTIFACT_SHA256": settings.artifact_manifest_sha256,
                 "BERTH_DATASET": settings.dataset,
-                "BERTH_OUTPUT": output_prefix(context.stack),
+                "BERTH_OUTPUT": run_prefix(settings, context.stack),
                 "BERTH_NODES": str(settings.nodes),
                 "BERTH_NODE_RANK": str(rank),
                 "BERTH_FIRST_NODE": first_node(context) if settings.nodes > 1 else "127.0.0.1",
@@ -107,7 +107,7 @@ def declare(context: Context) -> dict[str, Any]:
     _observe(context, notice, nodes)
     return {
         "instances": [i.id for i in nodes.instances],
-        "artifacts": pulumi.Output.concat("s3://", shared.bucket, f"/{output_prefix(context.stack)}"),
+        "artifacts": pulumi.Output.concat("s3://", shared.bucket, f"/{run_prefix(settings, context.stack)}"),
         "topic": notice.topic.arn,
         "expires_at": context.expiry,
     }

@@ -1,0 +1,179 @@
+"""One training run as it can be found again from anywhere: its stack's state, and what it keeps in S3."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.durations import write_instant
+from infra.lifecycle.cloud import Cloud, asking_aws
+from infra.lifecycle.engine import Engine
+from infra.places import run_prefix
+from infra.resolve import now
+from infra.settings import TrainingSettings
+from infra.stack_files import StackFile, read_stack
+from sizing.errors import UserError
+
+INSTANCE = "aws:ec2/instance:Instance"
+BEGUN, ENDED = "command/begun.json", "command/ended.json"
+"""Under a run's prefix: what the command that began it knew, and what the one that ended it found."""
+
+
+class Machines(Protocol):
+    """What switches a stack's machines on, where EC2 alone does not: the sandbox's stand-ins."""
+
+    def switch_on(self, outputs: Mapping[str, Any]) -> None:
+        """Idempotent: a machine that runs or has run is left alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the commands about a run work with. `project` holds the stack files that the engine reads; `wait` sleeps.
+
+    `machines` is None where EC2 starts machines itself.
+    """
+
+    engine: Engine
+    cloud: Cloud
+    project: Path
+    clock: Callable[[], datetime]
+    wait: Callable[[float], Any]
+    say: Callable[[str], None]
+    machines: Machines | None = None
+
+    @property
+    def sandbox(self) -> bool:
+        return self.cloud.endpoint is not None
+
+    @property
+    def option(self) -> str:
+        """What a command for the same place has to say."""
+        return " --sandbox" if self.sandbox else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run whose stack stands. `outputs` are the stack's; where its `up` broke off, those that follow from its state
+    (`whole` is False then)."""
+
+    stack: str
+    outputs: Mapping[str, Any]
+    whole: bool = True
+
+    @property
+    def uri(self) -> str:
+        return str(self.outputs["artifacts"]).rstrip("/")
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        return tuple(str(i) for i in self.outputs.get("instances", []))
+
+
+def training_file(stack: str, project: Path) -> tuple[StackFile, TrainingSettings]:
+    """The stack's file. Raises `UserError` for a stack that does not train."""
+    file = read_stack(stack, project)
+    if not isinstance(file.settings, TrainingSettings):
+        raise UserError(
+            f"stack {stack} has the role {file.settings.role}; `berth train` is for training stacks "
+            "(`berth new NAME --role training --model …`)"
+        )
+    return file, file.settings
+
+
+def shared_outputs(settings: TrainingSettings, desk: Desk) -> Mapping[str, Any]:
+    """Outputs of the shared stack, empty where it is not up."""
+    return desk.engine.outputs(shared_name(settings))
+
+
+def shared_name(settings: TrainingSettings) -> str:
+    return settings.shared_stack.rsplit("/", 1)[-1]
+
+
+def standing_run(stack: str, desk: Desk) -> Run | None:
+    """The run whose stack stands, whole or not; None where there is none with a machine."""
+    outputs = desk.engine.outputs(stack)
+    if outputs.get("instances"):
+        return Run(stack, outputs)
+    machines = [r for r in desk.engine.resources(stack) if r.type == INSTANCE]
+    if not machines:
+        return None
+    _, settings = training_file(stack, desk.project)
+    bucket = shared_outputs(settings, desk).get("artifacts_bucket")
+    if not bucket:
+        raise UserError(
+            f"stack {stack} has machines ({', '.join(m.id for m in machines)}), but the state of its shared stack "
+            f"{shared_name(settings)} names no bucket; log in to the backend that holds both"
+        )
+    expires = settings.expiry
+    made: dict[str, Any] = {
+        "instances": [m.id for m in machines],
+        "artifacts": f"s3://{bucket}/{run_prefix(settings, stack)}",
+        "expires_at": write_instant(expires) if expires else "never",
+    }
+    return Run(stack, made, whole=False)
+
+
+def last_run_uri(stack: str, settings: TrainingSettings, desk: Desk) -> str:
+    """Where the newest run of a stack that stands no more wrote to; empty where none is known."""
+    bucket = shared_outputs(settings, desk).get("artifacts_bucket")
+    if not bucket:
+        return ""
+    base = f"output/{stack}/"
+    with asking_aws("to list the runs of the stack"):
+        pages = desk.cloud.client("s3").get_paginator("list_objects_v2")
+        found = [
+            item["Key"]
+            for page in pages.paginate(Bucket=bucket, Prefix=base)
+            for item in page.get("Contents", [])
+            if item["Key"].endswith(BEGUN)
+        ]
+    return f"s3://{bucket}/{max(found).removesuffix(BEGUN).rstrip('/')}" if found else ""
+
+
+def note(uri: str, name: str, document: Mapping[str, Any], cloud: Cloud, *, once: bool = False) -> bool:
+    """Put a note under the run's prefix; with `once` only where there is none, and False where there was."""
+    if once and read_note(uri, name, cloud) is not None:
+        return False
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    body = (json.dumps(document, indent=1) + "\n").encode()
+    with asking_aws(f"to write {name}"):
+        cloud.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=body, ContentType="application/json")
+    return True
+
+
+def read_note(uri: str, name: str, cloud: Cloud) -> dict[str, Any] | None:
+    """A note, None where there is none or it cannot be read as one. Raises `UserError` where S3 refuses."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    s3 = cloud.client("s3")
+    try:
+        found = json.loads(s3.get_object(Bucket=bucket, Key=f"{prefix}/{name}")["Body"].read())
+    except s3.exceptions.NoSuchKey:
+        return None
+    except ValueError:
+        return None
+    except (ClientError, BotoCoreError) as error:
+        raise UserError(f"{uri}/{name} cannot be read: {' '.join(str(error).split())}") from error
+    return found if isinstance(found, dict) else None
+
+
+def whoami() -> str:
+    """Who runs this command, for others who look at the run."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name
+        user = "somebody"
+    return f"{user} on {socket.gethostname()}"
+
+
+def run_name(clock: Callable[[], datetime] = now) -> str:
+    """Sorts by time: 20261124-091530."""
+    return clock().strftime("%Y%m%d-%H%M%S")
