@@ -38,11 +38,17 @@ def build(
     context_window: int = 128,
     seed: int = 0,
     safe_serialization: bool = True,
+    t5_embedding_std: float = 0.05,
 ) -> Path:
     """Write a tiny model of `kind` (one of `KINDS`) with random weights in fp32 and its tokenizer into `folder`.
 
     `vocab_size` is at least 300 (256 bytes and the special tokens). Returns `folder`. The same arguments give the same
     weights.
+
+    T5 draws its embeddings with a standard deviation of 1 (`T5PreTrainedModel._init_weights`) and adds them unscaled to
+    what its layers say. Tied as they are, a model that was never trained then repeats its start token for ever; at 0.05
+    it answers. Training wants `t5_embedding_std=1`: below that what a token is drowns in the layers' noise, and the
+    model hardly learns.
     """
     import torch
 
@@ -55,6 +61,8 @@ def build(
     torch.manual_seed(seed)
     try:
         model = _model(kind, hidden_size, layers, vocab_size, context_window)
+        if kind == "t5":
+            model.shared.weight.data.mul_(t5_embedding_std)
     finally:
         torch.random.set_rng_state(state)
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +127,7 @@ def _model(kind: str, hidden_size: int, layers: int, vocab_size: int, context_wi
 
     heads = 4
     if kind == "t5":
-        model = T5ForConditionalGeneration(
+        return T5ForConditionalGeneration(
             T5Config(
                 vocab_size=vocab_size,
                 d_model=hidden_size,
@@ -134,9 +142,6 @@ def _model(kind: str, hidden_size: int, layers: int, vocab_size: int, context_wi
                 n_positions=context_window,
             )
         ).eval()
-        # With tied embeddings of their usual size a random T5 repeats its start token for ever.
-        model.shared.weight.data.mul_(0.05)
-        return model
     if kind == "llama":
         return LlamaForCausalLM(
             LlamaConfig(

@@ -1,10 +1,9 @@
-"""Fine-tuning in processes of its own, as on a machine: the command line, torchrun, DeepSpeed, nodes; and learning."""
+"""Fine-tuning in processes of its own, as on a machine: the command line, torchrun, DeepSpeed, nodes."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -20,10 +19,6 @@ import yaml
 
 from model_runtime.artifacts import verify
 from model_runtime.errors import ModelError
-from model_runtime.evaluate import Options, evaluate
-from model_runtime.load import LoadOptions
-from model_runtime.parameters import Sampling
-from model_runtime.tiny import build
 from model_runtime.training.launch import Nodes, run
 from model_runtime.training.metrics import FILE, read_metrics
 from model_runtime.training.notice import Notice
@@ -245,34 +240,3 @@ def test_the_nodes_of_a_stack_are_read_from_its_environment(monkeypatch: pytest.
     for name, value in (("NODES", "4"), ("NODE_RANK", "2"), ("FIRST_NODE", "node-0.training.berth.internal")):
         monkeypatch.setenv(f"BERTH_{name}", value)
     assert Nodes.here() == Nodes(4, 2, "node-0.training.berth.internal", 29400)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["llama", "bert"])
-def test_a_tiny_model_learns_a_real_task(tmp_path: Path, kind: str) -> None:
-    """English to pig-latin in sentences that were not trained with; which word a sentence begins with."""
-    model = build(kind, tmp_path / "m", hidden_size=64, layers=2)
-    draw = random.Random(0)
-    seen: set[str] = set()
-    while len(seen) < 1400:
-        seen.add(" ".join(draw.choice(runs.WORDS) for _ in range(draw.randint(1, 3))))
-    if kind == "bert":
-        rows = [{"text": text, "label": text.split()[0]} for text in sorted(seen)]
-    else:
-        rows = [
-            {"input": f"{text}:", "target": " ".join(runs.pig_latin(w) for w in text.split())} for text in sorted(seen)
-        ]
-    data = runs.write_rows(tmp_path / "d.jsonl", rows)
-    chosen = runs.settings(
-        tmp_path / "run", model, data, test_share=0.1, micro_batch_size=16, learning_rate=3e-3,
-        epochs=8.0 if kind == "bert" else 20.0, logging_steps=100,
-    )  # fmt: skip
-    started = time.monotonic()
-    artifact = runs.train(chosen).message
-    options = Options(base="none", sampling=Sampling(max_new_tokens=40), load=LoadOptions(device="cpu"))
-    report = evaluate(artifact, tmp_path / "e", options)
-    seconds = time.monotonic() - started
-    metrics = {m["metric"]: m["model"]["value"] for m in report["metrics"]}
-    right = metrics["accuracy"] if kind == "bert" else metrics["exact_match"]
-    print(f"{kind}: {right:.1%} of {report['examples']} in {seconds:.0f} s")
-    assert right >= 0.95
