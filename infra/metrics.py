@@ -1,8 +1,8 @@
 """Names of the metrics that hosts send and alarms read. The handler's metric lines use the same names."""
 
 NAMESPACE = "Berth"
-STACK_DIMENSION = "Model"
-"""The handler's own dimension: the bundle of a stack renders the stack's name as `model_name`."""
+STACK_DIMENSION = "Stack"
+"""The dimension under which the handler's metric lines and the host's own points name the stack."""
 HEALTHY = "Healthy"
 """1 when the host answers its health check, 0 when not; sent each minute."""
 READY = "HostReady"

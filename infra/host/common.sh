@@ -16,7 +16,7 @@ BERTH_IMDS
 cat > /opt/berth/metric <<'BERTH_METRIC'
 #!/bin/bash
 # metric NAME VALUE: one data point of this stack.
-exec aws cloudwatch put-metric-data --namespace "$BERTH_NAMESPACE" --metric-name "$1" --value "$2" --dimensions "Model=$BERTH_STACK"
+exec aws cloudwatch put-metric-data --namespace "$BERTH_NAMESPACE" --metric-name "$1" --value "$2" --dimensions "Stack=$BERTH_STACK"
 BERTH_METRIC
 cat > /opt/berth/fetch.py <<'BERTH_FETCH'
 @FETCH@

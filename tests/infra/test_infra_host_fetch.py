@@ -85,6 +85,8 @@ def test_alarms_read_the_metrics_that_the_handler_writes() -> None:
     assert {metrics.LATENCY, metrics.ERRORS, metrics.QUEUE_TIME} <= set(emf.UNITS)
     assert emf.UNITS[metrics.LATENCY] == emf.UNITS[metrics.QUEUE_TIME] == "Milliseconds"
     assert Path(metrics.METRICS_FILE) == emf.HOST_FILE
-    line = json.loads(emf.emf_line({metrics.LATENCY: 1.0}, namespace=metrics.NAMESPACE, model="trial"))
-    assert line["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [[metrics.STACK_DIMENSION]]
+    line = json.loads(emf.emf_line({metrics.LATENCY: 1.0}, namespace=metrics.NAMESPACE, model="m", stack="trial"))
+    assert [metrics.STACK_DIMENSION] in line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
+    host = (Path(fetch.__file__).parent / "common.sh").read_text(encoding="utf-8")
+    assert f'--dimensions "{metrics.STACK_DIMENSION}=$BERTH_STACK"' in host
     assert line[metrics.STACK_DIMENSION] == "trial"
