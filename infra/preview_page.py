@@ -23,7 +23,7 @@ tfoot td { font-weight: 600; } code { font-size: .9em; } .bad { color: #b3261e; 
 def render(preview: Preview) -> str:
     """The page. Everything from the stack stands in it escaped."""
     plan, bill = preview.plan, preview.bill
-    until = f"until {plan.expires_at:%Y-%m-%d %H:%M} UTC" if plan.expires_at else "in a month without end"
+    until = f"until {bill.ends_at:%Y-%m-%d %H:%M} UTC" if bill.ends_at else "in a month without end"
     parts = [
         f"<h1>{escape(plan.stack)}</h1>",
         f"<p>{escape(plan.settings.role)} in {escape(plan.region)}, planned {plan.made_at:%Y-%m-%d %H:%M} UTC.</p>",

@@ -137,9 +137,9 @@ def _show_rest(found: Preview, out: Any) -> None:
         for item in items:
             out.print(fill(item, out.width - 2, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
 
-    if plan.expires_at:
+    if bill.ends_at:
         out.print(
-            f"\nWorst case: nothing stops before {plan.expires_at:%Y-%m-%d %H:%M} UTC, {bill.worst_hours:.1f} hours."
+            f"\nWorst case: nothing stops before {bill.ends_at:%Y-%m-%d %H:%M} UTC, {bill.worst_hours:.1f} hours."
         )
     else:
         out.print("\nWorst month: everything at its maximum, never stopped; there is no expiry.")

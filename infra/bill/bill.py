@@ -12,6 +12,7 @@ from typing import Any
 from infra.bill.lines import MONTH, Line, Usage, cents
 from infra.bill.pricers import FREE, PRICERS
 from infra.bill.pricing import Pricing
+from infra.endings import gone_at
 from infra.plan import Plan, PlannedResource
 from infra.prices.table import ServicePrices, load_services
 from infra.settings import InferenceSettings, MachineSettings, TrainingSettings
@@ -24,14 +25,15 @@ _NUMBER = re.compile(r"(?<= )\d+")
 class Bill:
     """Amounts in US dollars over the priced lines; the others are listed and count nothing.
 
-    `hours` is the time until the expiry (None: the stack never ends, and its worst case is a month's).
+    `ends_at`: when its machines are gone at worst, minutes after the expiry where a training node saves its work then.
+    `hours` is the time until it (None: the stack never ends, and its worst case is a month's).
     """
 
     stack: str
     region: str
     lines: tuple[Line, ...]
     hours: Decimal | None
-    expires_at: datetime | None
+    ends_at: datetime | None
     budget_per_month: Decimal
     budget_per_run: Decimal | None = None
 
@@ -53,7 +55,7 @@ class Bill:
 
     @property
     def worst_case(self) -> Decimal:
-        """The most that is spent until the expiry: nothing ever stops, and scaling stands at its maximum."""
+        """The most that is spent until the end: nothing ever stops, and scaling stands at its maximum."""
         amounts = (line.until(self.worst_hours) for line in self.lines)
         return sum((a for a in amounts if a is not None), Decimal(0))
 
@@ -92,7 +94,7 @@ class Bill:
             "worst_case": {
                 "usd": float(cents(self.worst_case)),
                 "hours": float(self.worst_hours),
-                "until": self.expires_at.isoformat() if self.expires_at else None,
+                "until": self.ends_at.isoformat() if self.ends_at else None,
             },
             "budget_per_month": float(self.budget_per_month),
             "budget_per_run": None if self.budget_per_run is None else float(self.budget_per_run),
@@ -128,13 +130,12 @@ def bill_of(
     for resource in found.values():
         lines += price_resource(resource, pricing)
     hours = None
-    if plan.expires_at is not None:
-        seconds = max(0.0, (plan.expires_at - plan.made_at).total_seconds())
+    ends_at = None if plan.expires_at is None else gone_at(settings, plan.expires_at)
+    if ends_at is not None:
+        seconds = max(0.0, (ends_at - plan.made_at).total_seconds())
         hours = Decimal(str(seconds)) / Decimal(3600)
     run = Decimal(settings.budget_per_run) if isinstance(settings, TrainingSettings) else None
-    return Bill(
-        plan.stack, plan.region, tuple(lines), hours, plan.expires_at, Decimal(settings.budget_per_month), run or None
-    )
+    return Bill(plan.stack, plan.region, tuple(lines), hours, ends_at, Decimal(settings.budget_per_month), run or None)
 
 
 def price_resource(resource: PlannedResource, pricing: Pricing) -> list[Line]:

@@ -11,6 +11,7 @@ import pulumi_aws as aws
 
 from infra.components.base import Component, allow, assumed_by, policy
 from infra.context import Context, Shared
+from infra.endings import schedule_at
 
 WARN_PERCENT = (80, 100)
 
@@ -93,17 +94,19 @@ class ExpiryArgs:
 
 
 class Expiry(Component):
-    """One schedule, once, at the expiry; its role can end what carries the stack's tag and nothing else."""
+    """One schedule, once, when the stack's machines must be gone; its role can end what carries the stack's tag and
+    nothing else."""
 
     def __init__(self, name: str, context: Context, args: ExpiryArgs) -> None:
         super().__init__("Expiry", name, context)
         if context.expires_at is None:
             raise ValueError(f"{context.stack} never expires")
+        moment = schedule_at(context.settings, context.expires_at)
         role = scheduler_role(self, name, args.actions, args.resources)
         aws.scheduler.Schedule(
             f"{name}-at",
             description=f"Ends {context.stack}",
-            schedule_expression=f"at({context.expires_at.strftime('%Y-%m-%dT%H:%M:%S')})",
+            schedule_expression=f"at({moment:%Y-%m-%dT%H:%M:%S})",
             schedule_expression_timezone="UTC",
             flexible_time_window={"mode": "OFF"},
             action_after_completion="DELETE",

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from typing import cast
 
 from infra.bill.bill import bill_of
-from infra.policy.subject import Subject, Violation, as_list
+from infra.context import NEVER
+from infra.durations import parse_instant
+from infra.endings import gone_at
+from infra.policy.subject import Subject, Violation, as_list, dig
 from infra.settings import MachineSettings, ServiceSettings, TrainingSettings
 from infra.training_job import too_small
 from sizing.choosing.fit import Memories, device_short, host_short
@@ -40,15 +43,22 @@ def gpu_types(subject: Subject, hardware: Hardware) -> list[tuple[str, InstanceT
 
 
 def gpu_guard(subject: Subject) -> Iterator[Violation]:
-    """A GPU either ends by itself at an expiry, or a budget and an alarm for idleness tell a person."""
+    """A GPU either ends by itself at an expiry, as one that trains must, or a budget and an alarm for idleness tell a
+    person."""
     gpus = gpu_types(subject, load_hardware())
     if not gpus:
         return
-    ends = any(
-        str(r.inputs.get("scheduleExpression", "")).startswith("at(")
+    ends = [
+        str(r.inputs.get("scheduleExpression", ""))
         for r in subject.of_type("aws:scheduler/schedule:Schedule")
-    )
+        if str(r.inputs.get("scheduleExpression", "")).startswith("at(")
+    ]
     if ends:
+        yield from _late(subject, gpus, min(ends))
+        return
+    if isinstance(subject.settings, TrainingSettings):
+        name, instance = gpus[0]
+        yield Violation("gpu-without-guard", "mandatory", name, f"{instance.name} trains and no schedule ends it")
         return
     missing = []
     if not list(subject.of_type("aws:budgets/budget:Budget")):
@@ -69,6 +79,20 @@ def gpu_guard(subject: Subject) -> Iterator[Violation]:
             "gpu-without-guard", "mandatory", name,
             f"{instance.name} has no expiry (time_to_live), and lacks {', '.join(missing)}",
         )  # fmt: skip
+
+
+def _late(subject: Subject, gpus: list[tuple[str, InstanceType]], end: str) -> Iterator[Violation]:
+    """Machines whose schedule leaves them longer than the expiry in their tags allows."""
+    expiries = {r.name: str(dig(r.inputs, "tags", "expiry") or NEVER) for r in subject.resources}
+    for name, instance in gpus:
+        if expiries[name] == NEVER:
+            continue
+        gone = gone_at(subject.settings, parse_instant(expiries[name]))
+        if end > f"at({gone:%Y-%m-%dT%H:%M:%S})":
+            yield Violation(
+                "gpu-without-guard", "mandatory", name,
+                f"{instance.name} is ended {end[3:-1]}, later than its expiry {expiries[name]} allows",
+            )  # fmt: skip
 
 
 def holds_model(subject: Subject) -> Iterator[Violation]:

@@ -107,8 +107,9 @@ def test_an_endpoint_takes_a_type_that_sagemaker_hosts(root: Path, run_berth: Ru
 
 def test_what_is_left_open_is_recorded_once(root: Path, run_berth: Run) -> None:
     made = run_berth(
-        "new", "ft", "--role", "training", "--model", "google/flan-t5-xl", "--dataset", "d/x", "--owner", "me"
-    )
+        "new", "ft", "--role", "training", "--model", "google/flan-t5-xl", "--data", "20k", "--dataset", "d/x",
+        "--owner", "me",
+    )  # fmt: skip
     assert made.code == 0, made.err
     recorded = json.loads(run_berth("settings", "ft", "--record", "--json").out)["recorded"]
     assert set(recorded) == {"expires_at"}

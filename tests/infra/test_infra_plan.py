@@ -228,7 +228,7 @@ def test_egress_goes_the_cheaper_way_unless_a_way_is_asked_for(project: Project)
 def test_an_expiry_ends_what_carries_the_stack_s_tag_and_nothing_else() -> None:
     plan = committed("training")
     schedule = next(s for s in plan.of_type("aws:scheduler/schedule:Schedule"))
-    assert schedule.inputs["scheduleExpression"] == "at(2026-11-25T12:00:00)"
+    assert schedule.inputs["scheduleExpression"] == "at(2026-11-25T12:09:00)"
     assert schedule.inputs["target"]["arn"].endswith("ec2:terminateInstances")
     assert json.loads(schedule.inputs["target"]["input"]) == {"InstanceIds": ["training-node-0-id"]}
     policy = json.loads(next(r for r in plan.resources if r.name == "training-expiry-policy").inputs["policy"])

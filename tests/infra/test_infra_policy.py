@@ -70,9 +70,14 @@ def test_gpu_without_guard(project: Project) -> None:
     assert "idle GPU" in found(rule, without(plan, "aws:cloudwatch/metricAlarm:MetricAlarm"))[0]
     expiring = project.plan({**INFERENCE, "alarm_email": "", "time_to_live": "2h"})
     assert found(rule, expiring) == []
-    assert (
-        found(rule, without(project.plan(TRAINING), "aws:scheduler/schedule:Schedule")) == []
-    )  # budget and alarm stand
+    run = project.plan(TRAINING)
+    assert found(rule, run) == []
+    assert "trains and no schedule ends it" in found(rule, without(run, "aws:scheduler/schedule:Schedule"))[0]
+
+    def later(inputs: dict[str, Any]) -> None:
+        inputs["scheduleExpression"] = "at(2026-11-25T12:10:01)"
+
+    assert "later than its expiry" in found(rule, altered(run, "aws:scheduler/schedule:Schedule", later))[0]
     silent = project.plan({**ENDPOINT, "alarm_email": ""})
     bare = without(silent, "aws:budgets/budget:Budget", "aws:cloudwatch/metricAlarm:MetricAlarm")
     assert "g4dn.2xlarge has no expiry" in found(rule, bare)[0]

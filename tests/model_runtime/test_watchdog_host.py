@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from infra.endings import GONE_AFTER_EXPIRY, SCHEDULE_AFTER_EXPIRY
 from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY
 from model_runtime.watch.deliver import ARTIFACT
 from model_runtime.watch.limits import Limits
@@ -60,6 +62,16 @@ def test_the_dead_man_s_switch_comes_first_and_is_in_time() -> None:
     switch = SCRIPT.index("systemd-run --unit=berth-deadman")
     assert switch < SCRIPT.index("/opt/berth/fetch.py <<") and switch < SCRIPT.index("docker pull")
     assert "EXIT\n" in SCRIPT.split("trap ")[1].split("\n")[0] + "\n"
+
+
+def test_each_layer_has_time_for_the_one_before_it() -> None:
+    """Watchdog, systemd's switch, the cloud's schedule, the promise; EventBridge Scheduler is exact to a minute."""
+    limits = Limits()
+    forced = timedelta(seconds=limits.dead_man_s + 120)
+    watchdog = timedelta(seconds=limits.margin_s + limits.report_s)
+    assert watchdog < DEAD_MAN_AFTER_EXPIRY < SCHEDULE_AFTER_EXPIRY
+    assert SCHEDULE_AFTER_EXPIRY + timedelta(minutes=1) <= GONE_AFTER_EXPIRY
+    assert forced <= GONE_AFTER_EXPIRY
 
 
 def test_the_finish_leaves_the_end_to_a_watchdog_that_lives(tmp_path: Path) -> None:
