@@ -59,7 +59,7 @@ def preview(
     if json_output:
         print_json(found.to_json())
     else:
-        _show(found, resources)
+        show(found, resources)
         if html is not None:
             typer.echo(f"\nWritten to {html}")
     if found.refused:
@@ -77,7 +77,7 @@ def _hour(amount: Decimal | None) -> str:
     return "" if amount is None else f"${amount:,.4f}"
 
 
-def _show(found: Preview, resources: bool) -> None:
+def show(found: Preview, resources: bool) -> None:
     from berth.output import console, table
 
     out, plan, bill = console(), found.plan, found.bill
