@@ -9,7 +9,7 @@ with the lowest cost a month serves, all its hosts together, under the way of pa
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sizing.choosing.precision import explain_auto
 from sizing.choosing.refusal import Refusal
@@ -22,10 +22,12 @@ from sizing.memory.terms import MemoryEstimate
 from sizing.models.facts import ModelFacts
 from sizing.money import month_cost, year_cost
 from sizing.throughput.capacity import BATCHES
-from sizing.throughput.device import device_of
 from sizing.throughput.roofline import RequestSpeed, request_speed
 from sizing.units import gib
 from sizing.workload import Workload, check_context
+
+if TYPE_CHECKING:
+    from sizing.measured.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Choice:
     memory: MemoryEstimate
     """Of the choice at the batch it serves; of the nearest machine where nothing was chosen."""
     notes: tuple[str, ...] = field(default=())
+    calibration: Calibration | None = None
+    """What was measured and has taken the place of estimates."""
 
     def nearest_miss(self) -> Refusal | None:
         """The refused type that came nearest to serving; None where the catalogue holds no types."""
@@ -125,8 +129,16 @@ class _Candidate:
     month: float
 
 
-def choose(model: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wishes | None = None) -> Choice:
+def choose(
+    model: ModelFacts,
+    workload: Workload,
+    hardware: Hardware,
+    wishes: Wishes | None = None,
+    calibration: Calibration | None = None,
+) -> Choice:
     """The cheapest machine that serves `workload`, and why each other type was not taken.
+
+    With a `calibration` (`sizing.measured`) what was measured takes the place of what is estimated.
 
     Raises `UserError` for a region that is unknown or unpriced, a model that is closed or that the engine does not
     serve, and a request longer than a model with learned positions can read.
@@ -136,7 +148,7 @@ def choose(model: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wi
     warning = check_context(model, workload)
     regions = wishes.regions(hardware)
     pays = wishes.pays(workload.latency_s is not None)
-    planner = Planner(model, workload, wishes)
+    planner = Planner(model, workload, wishes, calibration)
     refused: list[Refusal] = []
     candidates: list[_Candidate] = []
     for instance in hardware.instances.values():
@@ -156,9 +168,8 @@ def choose(model: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wi
     refused.extend(_dearer(c, best) for c in candidates if best is not None and c is not best)
     refused.sort(key=lambda r: (_NEARNESS[r.kind], r.distance))
     if best is None:
-        return Choice(
-            model, workload, wishes, None, tuple(refused), _memory_of_nearest(planner, hardware), _said(warning)
-        )
+        memory = _memory_of_nearest(planner, hardware)
+        return Choice(model, workload, wishes, None, tuple(refused), memory, _said(warning), calibration)
     return _chosen(planner, best, tuple(refused), warning, pays)
 
 
@@ -244,10 +255,10 @@ def _chosen(
         raise ValueError(f"{instance.name} was chosen without a GPU")
     processes = planner.processes(serving.gpus_per_copy, serving.copies)
     memory = replace(
-        planner.memories.estimate(serving.dtype, serving.gpus_per_copy, serving.batch),
+        planner.memories.estimate(serving.dtype, serving.gpus_per_copy, serving.batch, gpu),
         host=planner.memories.host(serving.dtype, processes),
     )
-    device = device_of(instance)
+    device = planner.device(instance, serving.dtype, serving.gpus_per_copy)
     max_batch = planner.memories.largest_batch(serving.dtype, serving.gpus_per_copy, gpu)
     speed = bulk = None
     if not isinstance(device, str) and not serving.speed_gap:
@@ -280,7 +291,8 @@ def _chosen(
         _spot_note(best, pays),
         _part_of_gpu_note(instance),
     )
-    return Choice(planner.model, planner.workload, planner.wishes, chosen, refused, memory, notes)
+    calibration = planner.calibration
+    return Choice(planner.model, planner.workload, planner.wishes, chosen, refused, memory, notes, calibration)
 
 
 def _tight_device(memory: MemoryEstimate, capacity: int) -> str:
@@ -337,7 +349,7 @@ def would_fit(choice: Choice, hardware: Hardware) -> str:
     if wishes.region != "any":
         loosened.append(("--region any", replace(wishes, region="any")))
     for option, other in loosened:
-        again = choose(choice.model, choice.workload, hardware, other)
+        again = choose(choice.model, choice.workload, hardware, other, choice.calibration)
         if again.chosen is not None:
             cost = f"{again.chosen.instance.name}, ${again.chosen.usd_per_month:,.0f} a month {again.chosen.pay}"
             return f"{option} would do ({cost})"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sizing.choose import Choice
     from sizing.choosing.wishes import Wishes
     from sizing.hardware.load import Hardware
+    from sizing.measured.outcome import Outcome
     from sizing.models.facts import ModelFacts
     from sizing.training_plan.plan import TrainingPlan
     from sizing.training_plan.task import TrainingTask, TrainingWishes
@@ -80,6 +81,12 @@ def size(
         str,
         typer.Option(metavar="NAME", show_default=False, help="transformers (Berth's handler, the default) or vllm."),
     ] = "",
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="What berth verify --report measured takes the place of estimates; may be repeated."
+        ),
+    ] = None,
     purpose: Annotated[str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")] = "inference",
     data: Annotated[
         str | None,
@@ -160,6 +167,7 @@ def size(
                 "--max-gpus": max_gpus,
                 "--loading": loading,
                 "--engine": engine,
+                "--measured": measured,
             },
             purpose,
         )
@@ -233,7 +241,9 @@ def size(
         )
 
     facts, picked = asked_model(model, task, workload_of, hardware, wishes)
-    _size_inference(facts, model or facts.name, workload_of(facts), hardware, wishes, picked, json_output)
+    _size_inference(
+        facts, model or facts.name, workload_of(facts), hardware, wishes, picked, tuple(measured or ()), json_output
+    )
 
 
 def _size_inference(
@@ -243,6 +253,7 @@ def _size_inference(
     hardware: Hardware,
     wishes: Wishes,
     picked: str,
+    measured: tuple[Path, ...],
     json_output: bool,
 ) -> None:
     from dataclasses import replace
@@ -251,25 +262,39 @@ def _size_inference(
     from berth.output import console, print_json
     from sizing.choose import choose
 
-    choice = choose(facts, workload, hardware, wishes)
+    outcome = _measured_outcome(facts, workload, hardware, wishes, measured) if measured else None
+    choice = choose(facts, workload, hardware, wishes) if outcome is None else outcome.choice
     if picked:
         choice = replace(choice, notes=(picked, *choice.notes))
     if json_output:
         from sizing.choosing.document import document
 
-        print_json(document(choice, hardware))
+        print_json(document(choice, hardware, outcome))
     if choice.chosen is None:
+        if outcome is not None and not json_output:
+            from berth.show.choice import show_measured
+
+            show_measured(console(), outcome)
         raise _nothing_fits(choice, hardware)
     if not json_output:
         from berth.show.choice import show_choice
         from sizing.cost import costs_of
 
         out = console()
-        show_choice(out, choice, choice.chosen, costs_of(choice))
+        show_choice(out, choice, choice.chosen, costs_of(choice), outcome)
         setup = f"--dtype {choice.chosen.serving.dtype} --batch {choice.chosen.serving.batch}"
         tokens = f"--input-tokens {workload.input_tokens} --output-tokens {workload.output_tokens}"
         out.print("\nNext")
         out.print(f"  berth memory {quote(called)} --for inference {setup} {tokens}", soft_wrap=True)
+
+
+def _measured_outcome(
+    facts: ModelFacts, workload: Workload, hardware: Hardware, wishes: Wishes, paths: tuple[Path, ...]
+) -> Outcome:
+    from sizing.measured.outcome import choose_measured
+    from sizing.measured.read import read_measured
+
+    return choose_measured(facts, workload, hardware, wishes, tuple(read_measured(p, hardware) for p in paths))
 
 
 def _nothing_fits(choice: Choice, hardware: Hardware) -> Exception:

@@ -17,18 +17,36 @@ if TYPE_CHECKING:
 
     from sizing.choose import Choice, Chosen
     from sizing.choosing.refusal import Refusal
+    from sizing.measured.outcome import Outcome
     from sizing.memory.terms import Breakdown
 
 _FIRST_OF_GROUP = 3
 
 
-def show_choice(out: Console, choice: Choice, chosen: Chosen, costs: Costs) -> None:
-    """Print the choice as a whole; `chosen` and `costs` are those of `choice`."""
+def show_choice(out: Console, choice: Choice, chosen: Chosen, costs: Costs, outcome: Outcome | None = None) -> None:
+    """Print the choice as a whole; `chosen` and `costs` are those of `choice`, `outcome` what measuring changed."""
     _show_machine(out, choice, chosen)
+    if outcome is not None:
+        out.print()
+        show_measured(out, outcome)
     _show_memory(out, choice, chosen)
     _show_costs(out, costs)
     _show_rare_use(out, costs)
     _show_refused(out, choice.refused)
+
+
+def show_measured(out: Console, outcome: Outcome) -> None:
+    """What was measured, what follows from it, and which of the figures below were measured."""
+    files = ", ".join(f"{m.path} ({m.device}, {m.measured_at[:10]})" for m in outcome.calibration.measured)
+    _line(out, f"Measured: {files}", "")
+    for line in outcome.lines():
+        _line(out, line)
+    kinds: dict[str, list[str]] = {}
+    for name, origin in outcome.origins():
+        kinds.setdefault(origin, []).append(name)
+    for origin in ("measured", "carried over", "estimated"):
+        if origin in kinds:
+            _line(out, f"{origin}: {', '.join(kinds[origin])}")
 
 
 def _line(out: Console, text: str, indent: str = "  ") -> None:

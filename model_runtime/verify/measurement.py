@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "bitsandbytes
 
 
 def machine() -> dict[str, Any]:
-    """This machine: processor, cores, memory, GPUs, software versions."""
+    """This machine: processor, cores, memory, GPUs, EC2 instance type where it is one, software versions."""
     import psutil
     import torch
 
@@ -34,10 +34,22 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": gpus,
+        "instance_type": instance_type(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
     }
+
+
+def instance_type(firmware: Path = Path("/sys/devices/virtual/dmi/id")) -> str | None:
+    """The EC2 instance type, None elsewhere: on Nitro systems the firmware's vendor is Amazon EC2 and its product name
+    the type (Amazon EC2 user guide, "Identify EC2 instances")."""
+    try:
+        vendor = (firmware / "sys_vendor").read_text(encoding="utf-8").strip()
+        product = (firmware / "product_name").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return product or None if vendor == "Amazon EC2" else None
 
 
 def _version(name: str) -> str | None:

@@ -118,6 +118,7 @@ def _folder(plan: Plan, folder: Path, say: Say) -> dict[str, Any]:
     return {
         "model": {
             "name": settings.model_name,
+            "source": settings.location(folder, os.environ),
             **{k: start_up[k] for k in ("architecture", "dtype", "device", "context_window", "weights_bytes")},
         },
         "settings": asdict(settings),

@@ -10,11 +10,13 @@ from sizing.hardware.load import Hardware
 
 if TYPE_CHECKING:
     from sizing.choose import Choice
+    from sizing.measured.outcome import Outcome
 
 
-def document(choice: Choice, hardware: Hardware) -> dict[str, Any]:
+def document(choice: Choice, hardware: Hardware, outcome: Outcome | None = None) -> dict[str, Any]:
     """The keys are the same whether something was chosen or not: `choice`, `throughput`, `costs` and `sagemaker` are
-    null where nothing fits, `refused` says why, and `memory` is then that of the largest GPU's dtype."""
+    null where nothing fits, `refused` says why, and `memory` is then that of the largest GPU's dtype. `measured` is
+    null where no measurement was given."""
     chosen, model, wishes = choice.chosen, choice.model, choice.wishes
     costs = costs_of(choice) if chosen is not None else None
     return {
@@ -41,6 +43,7 @@ def document(choice: Choice, hardware: Hardware) -> dict[str, Any]:
         "refused": [r.to_json() for r in choice.refused],
         "memory": choice.memory.to_json(),
         "throughput": _throughput(choice),
+        "measured": None if outcome is None else outcome.to_json(),
         "costs": None if costs is None else costs.to_json(),
         "sagemaker": None if costs is None else costs.sagemaker.to_json(),
         "catalogue": {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sizing.choosing.fit import LEAN_LOADING, Memories, device_short, host_short
+from sizing.choosing.fit import LEAN_LOADING, Memories, device_short, failed_short, host_short
 from sizing.choosing.precision import auto_dtype, refused_dtype
 from sizing.choosing.refusal import Refusal
 from sizing.choosing.wishes import Wishes
@@ -17,6 +18,9 @@ from sizing.throughput.tables import engine
 from sizing.throughput.work import Work, work_of
 from sizing.units import gib
 from sizing.workload import Workload
+
+if TYPE_CHECKING:
+    from sizing.measured.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,11 @@ class Lay:
 class Planner:
     """Serves one model and workload on one machine after another; what machines share is computed once."""
 
-    def __init__(self, model: ModelFacts, workload: Workload, wishes: Wishes) -> None:
-        self.model, self.workload, self.wishes = model, workload, wishes
-        self.memories = Memories(model, workload, wishes.loading, wishes.engine)
+    def __init__(
+        self, model: ModelFacts, workload: Workload, wishes: Wishes, calibration: Calibration | None = None
+    ) -> None:
+        self.model, self.workload, self.wishes, self.calibration = model, workload, wishes, calibration
+        self.memories = Memories(model, workload, wishes.loading, wishes.engine, calibration)
         self.load = load_of(workload)
         self._works: dict[str, Work] = {}
         self._capacities: dict[tuple[object, ...], tuple[Capacity, int]] = {}
@@ -62,6 +68,13 @@ class Planner:
 
     def asked(self, dtype: str, gpus: int) -> Asked:
         return Asked(dtype, self.wishes.engine, self.workload.input_tokens, self.workload.output_tokens, gpus)
+
+    def device(self, instance: InstanceType, dtype: str, gpus: int) -> Device | str:
+        """The GPU as the roofline needs it, its speeds corrected where it was measured; or in words what is missing."""
+        device = device_of(instance)
+        if isinstance(device, str) or self.calibration is None or instance.gpu is None:
+            return device
+        return self.calibration.device(device, instance.gpu, self.work(dtype), self.asked(dtype, gpus))
 
     def serve(self, instance: InstanceType) -> Serving | Refusal:
         """The best way to serve on `instance`, or the reason that there is none."""
@@ -96,15 +109,17 @@ class Planner:
 
     def _lay_out(self, instance: InstanceType, gpu: Gpu, dtype: str, lay: Lay) -> Serving | Refusal:
         batch = self.workload.batch if self.load is None else 1
-        memory = self.memories.estimate(dtype, lay.gpus, batch)
+        memory = self.memories.estimate(dtype, lay.gpus, batch, gpu)
         if short := device_short(memory.device, gpu, lay.gpus, dtype, batch):
             return Refusal(instance.name, "GPU memory", short.reason, short.bytes, short.bytes)
+        if seen := failed_short(self.memories.failed_batch(dtype, lay.gpus, gpu), gpu, dtype, batch):
+            return Refusal(instance.name, "GPU memory", seen)
         processes = self.processes(lay.gpus, lay.copies)
         host = self.memories.host(dtype, processes)
         if short := host_short(host, instance, processes, self.wishes.loading):
             why = short.reason + self._leaner(instance, dtype, processes)
             return Refusal(instance.name, "system RAM", why, short.bytes, short.bytes)
-        device = device_of(instance)
+        device = self.device(instance, dtype, lay.gpus)
         gap = device if isinstance(device, str) else can_estimate(self.asked(dtype, lay.gpus), device)
         if gap or isinstance(device, str):
             if self.load is not None or self.workload.latency_s is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from sizing.hardware.types import InstanceType
@@ -13,6 +13,25 @@ PCIE_BYTES_PER_S = 12e9
 memory on AWS's G types, whose page lists no peer-to-peer)."""
 _NVLINK_SHARE = 0.5
 """NVLink figures count both directions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """How many times as long as estimated batches took on this GPU: (batch, factor) in ascending order of batch."""
+
+    factors: tuple[tuple[int, float], ...]
+
+    def at(self, batch: int) -> float:
+        """The factor for `batch`: between two that were measured in proportion, beyond them that of the nearest."""
+        below = [f for f in self.factors if f[0] <= batch]
+        above = [f for f in self.factors if f[0] >= batch]
+        if not below or not above:
+            return (below[-1] if below else above[0])[1]
+        (low, at_low), (high, at_high) = below[-1], above[0]
+        if low == high:
+            return at_low
+        share = (batch - low) / (high - low)
+        return (1 - share) * at_low + share * at_high
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +46,12 @@ class Device:
     """Bytes/s in one direction to another GPU of the machine."""
     fast_link: bool = False
     """NVLink or NVSwitch."""
+    correction: Correction | None = None
+    """What measured batches say of estimated ones, for one model, dtype and kind of request; None: not measured."""
+
+    def corrected(self, correction: Correction) -> Device:
+        """The same device, whose estimated times are multiplied by `correction`."""
+        return replace(self, correction=correction)
 
 
 @cache

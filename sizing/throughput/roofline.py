@@ -100,15 +100,19 @@ def can_estimate(asked: Asked, device: Device) -> str:
 
 
 def speed_at(work: Work, asked: Asked, device: Device, batch: int, pace: Pace = "likely") -> Speed:
-    """The `Speed` of one batch at `pace`: constants all favourable, likely, or all unfavourable."""
+    """The `Speed` of one batch at `pace`: constants all favourable, likely, or all unfavourable.
+
+    On a device with a `correction` every time is multiplied by its factor for this batch.
+    """
     how, kind = engine(asked.engine, pace), dtype(asked.dtype)
-    prefill = _prefill_seconds(work, asked, device, how, kind, batch)
+    factor = 1.0 if device.correction is None else device.correction.at(batch)
+    prefill = factor * _prefill_seconds(work, asked, device, how, kind, batch)
     if work.step is None or asked.output_tokens == 0:
         return Speed(prefill, 0.0, prefill)
     # An encoder-decoder starts its output from nothing; a decoder's first token falls out of the prefill.
     steps = asked.output_tokens - 1 if work.causal else asked.output_tokens
     before = asked.input_tokens if work.causal else 0
-    step = _step(work, asked, device, how, kind, batch, before + asked.output_tokens / 2).seconds
+    step = factor * _step(work, asked, device, how, kind, batch, before + asked.output_tokens / 2).seconds
     return Speed(prefill, step, prefill + steps * step)
 
 
