@@ -33,6 +33,8 @@ class Resource:
     name: str
     id: str
     urn: str = ""
+    parent: str = ""
+    """URN of its component, empty where the state does not say."""
     protect: bool = False
     retain: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -190,6 +192,11 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """How it is told to people: "pulumi 3.259.0", "the sandbox's walk"."""
+        ...
+
+    @property
+    def project(self) -> Path:
+        """The folder whose stack files it reads and in which choices are recorded: in the sandbox a copy."""
         ...
 
     def preview(self, stack: str) -> Changes:

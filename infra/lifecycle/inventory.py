@@ -7,7 +7,7 @@ tag where the API can: EC2 (it goes on listing what has ended), Auto Scaling, IA
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ class Found:
     stack: str = ""
     expiry: str = ""
     owner: str = ""
+    of: str = ""
+    """What it belongs to and goes with: a volume's machine, a machine's auto scaling group."""
 
     @property
     def name(self) -> str:
@@ -60,6 +62,8 @@ _FILTER_NAMES = {"describe_flow_logs": "Filter", "describe_nat_gateways": "Filte
 _ASKED = frozenset({f"ec2:{kind}" for *_, kind in _EC2} | {"ec2:instance", "ec2:flow-logs"})
 _ENDED = frozenset({"terminated", "shutting-down", "deleted", "deleting"})
 """States of things that EC2 lists for a while after their end."""
+_OF = "aws:autoscaling:groupName"
+"""AWS's own tag of a group's machines; a volume is given its machine's id under this name."""
 _SUFFIXED = re.compile(r"-[0-9a-f]{7}$")
 """The engine's own names end so; roles without it are another's, and are not asked for their tags."""
 
@@ -75,10 +79,21 @@ def standing(cloud: Cloud, stack: str = "", project: str = PROJECT) -> list[Foun
         for id_, kind, tags in _tagged(cloud, project):
             if tags.get("project") == project and (not stack or tags.get("stack") == stack):
                 own = (tags.get("stack", ""), tags.get("expiry", ""), tags.get("owner", ""))
-                found[id_] = Found(id_, kind, *own)
+                found[id_] = Found(id_, kind, *own, tags.get(_OF, ""))
         if stack:
             found.update({f.id: f for f in _untagged(cloud, stack)})
     return [found[id_] for id_ in sorted(found)]
+
+
+def strays(found: Iterable[Found], known: Iterable[str]) -> list[Found]:
+    """What is not among `known` (ids, names or ARNs) and does not go with what is: a known machine's volume, say."""
+    owned, rest = set(known), list(found)
+    while True:
+        mine = [f for f in rest if f.id in owned or f.name in owned or f.of in owned]
+        if not mine:
+            return rest
+        owned |= {name for f in mine for name in (f.id, f.name)}
+        rest = [f for f in rest if f not in mine]
 
 
 def kind_of_arn(arn: str) -> str:
@@ -117,7 +132,8 @@ def _ec2(cloud: Cloud, project: str) -> Iterator[tuple[str, str, dict[str, str]]
             entries = getattr(ec2, call)(**asked)[key]
         for entry in entries:
             if entry.get("State") not in _ENDED:
-                yield entry[id_], f"ec2:{kind}", _by_name(entry)
+                holder = next((a["InstanceId"] for a in entry.get("Attachments", []) if a.get("InstanceId")), "")
+                yield entry[id_], f"ec2:{kind}", {**_by_name(entry), **({_OF: holder} if holder else {})}
     for page in ec2.get_paginator("describe_instances").paginate(Filters=wanted):
         for reservation in page["Reservations"]:
             for instance in reservation["Instances"]:

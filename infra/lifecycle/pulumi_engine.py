@@ -83,11 +83,15 @@ class PulumiEngine:
     def __init__(self, project: Path, environment: Mapping[str, str] | None = None, place: Place | None = None) -> None:
         if not pulumi_on_path():
             raise missing_cli()
-        self.project, self.place = project, place
+        self._project, self.place = project, place
         self._environment = dict(environment or {})
         self._planned: dict[str, int] = {}
         self._workspace: Any = None
         self._version = ""
+
+    @property
+    def project(self) -> Path:
+        return self._project
 
     @property
     def workspace(self) -> Any:
@@ -375,6 +379,7 @@ def _resource(state: Mapping[str, Any]) -> Resource:
         name=_name(str(state["urn"])),
         id=str(state.get("id", "")),
         urn=str(state["urn"]),
+        parent=str(state.get("parent") or ""),
         protect=bool(state.get("protect")),
         retain=bool(state.get("retainOnDelete")),
         inputs=dict(state.get("inputs") or {}),

@@ -253,7 +253,8 @@ class _Comparer(mocks.Mocks):
         if made is None:
             self.changes.append(ResourceChange("create", args.typ, args.name))
             return f"{args.name}-id", given
-        found = self.provider.diff(args.typ, made.inputs, self.provider.check(args.typ, args.name, given, made.inputs))
+        coming = self.provider.check(args.typ, args.name, given, made.inputs)
+        found = self.provider.diff(args.typ, args.name, made.inputs, coming)
         operation: Operation = "replace" if found.replaces else "update" if found.changed else "same"
         self.changes.append(ResourceChange(operation, args.typ, args.name, id=made.id, keys=found.changed))
         return made.id, self.provider.read(args.typ, args.name, made.id, made.inputs) or dict(made.inputs)

@@ -1,0 +1,129 @@
+"""Taking a stack down: what goes and what stays, what stands in the way, and the proof that nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from infra.lifecycle.cloud import Cloud
+from infra.lifecycle.engine import Engine, Removal, Resource, Tell, silent
+from infra.lifecycle.interlock import Verdict, is_training
+from infra.lifecycle.interlock import check as interlock
+from infra.lifecycle.inventory import Found, standing, strays
+from infra.lifecycle.outlook import forget_expiry
+from infra.lifecycle.spent import Life, Spent, lives_of_machines, spent, standing_bill
+from infra.resolve import now
+from infra.sandbox.walk import shared_name
+from infra.settings import Settings
+from infra.stack_files import StackFile, read_stack, stack_names
+from sizing.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What a `down` would remove and keep. `spent` is what the stack has cost until now, None where nothing stands.
+
+    `verdict` is the interlock's, None for a stack that does not train; `strays` have the stack's tag and are in no
+    state.
+    """
+
+    file: StackFile
+    going: tuple[Resource, ...]
+    kept: tuple[Resource, ...]
+    strays: tuple[Found, ...]
+    spent: Spent | None
+    verdict: Verdict | None
+    outputs: Mapping[str, Any]
+
+    @property
+    def empty(self) -> bool:
+        return not self.going and not self.kept and not self.strays
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What a `down` did. `standing`: what has the stack's tag afterwards, but for what was kept on purpose."""
+
+    removal: Removal
+    standing: tuple[Found, ...]
+    spent: Spent | None
+
+    @property
+    def whole(self) -> bool:
+        return not self.removal.left and not self.standing
+
+
+def departure(
+    stack: str, engine: Engine, cloud: Cloud, *, abandon: bool = False, clock: Callable[[], datetime] = now
+) -> Departure:
+    """What `down` would do. Raises `UserError` for a stack that others use."""
+    file = read_stack(stack, engine.project)
+    resources = engine.resources(stack)
+    outputs = engine.outputs(stack)
+    if users := users_of(stack, engine):
+        raise UserError(f"stack {stack} is used by {', '.join(users)}; take that down first")
+    sandbox = cloud.endpoint is not None
+    kept = tuple(r for r in resources if (r.protect or r.retain) and not sandbox)
+    going = tuple(r for r in resources if r not in kept)
+    unowned = tuple(strays(standing(cloud, stack), names_of(resources)))
+    verdict = interlock(outputs, cloud, clock, abandon=abandon) if is_training(outputs) else None
+    return Departure(file, going, kept, unowned, _spent(file, resources, cloud, clock()), verdict, outputs)
+
+
+def take_down(
+    found: Departure, engine: Engine, cloud: Cloud, tell: Tell = silent, clock: Callable[[], datetime] = now
+) -> Gone:
+    """Remove the stack, and list afterwards what still has its tag.
+
+    Raises `UserError` where the interlock forbids it. What could not be removed stays in the state: the next `down`
+    goes on with it.
+    """
+    stack = found.file.name
+    if found.verdict is not None and not found.verdict.may_destroy:
+        raise UserError(f"stack {stack} is not taken down: {found.verdict.sentence}")
+    resources = (*found.going, *found.kept)
+    bill = standing_bill(stack, found.file.region, found.file.settings, resources, clock())
+    machines = lives_of_machines(resources, cloud)
+    began = clock()
+    removal = engine.destroy(stack, tell) if resources or found.strays else Removal(())
+    rest = tuple(strays(standing(cloud, stack), names_of(removal.kept)))
+    moment = clock()
+    # A machine that was alive counts until it was asked to go; one that had ended, until then.
+    ended = {name: Life(life.since, life.until or began) for name, life in machines.items()}
+    final = spent(bill, resources, moment, ended) if resources else None
+    if not removal.left and not rest:
+        forget_expiry(found.file)
+    return Gone(removal, rest, final)
+
+
+def users_of(stack: str, engine: Engine) -> list[str]:
+    """The stacks that stand and take their artifacts from this one."""
+    files = set(stack_names(engine.project))
+    return sorted(
+        s.name
+        for s in engine.stacks()
+        if s.name != stack and s.name in files and s.resources and _uses(read_stack(s.name, engine.project), stack)
+    )
+
+
+def _uses(file: StackFile, stack: str) -> bool:
+    return shared_name(file) == stack
+
+
+def _spent(file: StackFile, resources: tuple[Resource, ...], cloud: Cloud, moment: datetime) -> Spent | None:
+    if not resources:
+        return None
+    settings: Settings = file.settings
+    bill = standing_bill(file.name, file.region, settings, resources, moment)
+    return spent(bill, resources, moment, lives_of_machines(resources, cloud))
+
+
+def names_of(resources: Iterable[Resource]) -> set[str]:
+    """By what the inventory may know a resource: its id, the id's last part, its ARN."""
+    found: set[str] = set()
+    for resource in resources:
+        arn = str(resource.outputs.get("arn", ""))
+        found |= {resource.id, resource.id.rsplit("/", 1)[-1], resource.id.rsplit(":", 1)[-1], arn}
+    return found - {""}
