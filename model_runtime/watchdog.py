@@ -115,7 +115,7 @@ def build(given: argparse.Namespace, environment: Mapping[str, str]) -> Watchdog
     machine: Machine = (
         SystemdMachine() if given.halt_command is None else CommandMachine(shlex.split(given.halt_command))
     )
-    busy: Busy = (lambda: None) if given.gpus == OFF else nvidia_smi((given.gpus, *QUERY[1:]))
+    busy: Busy | None = None if given.gpus == OFF else nvidia_smi((given.gpus, *QUERY[1:]))
     record = Record(given.state, clock)
     ports = Ports(
         clock=clock,

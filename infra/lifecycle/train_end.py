@@ -168,7 +168,8 @@ def _may_be_over(look: Look, since: dict[str, datetime]) -> bool:
 
 def _end(run: Run, verdict: Verdict, follower: Follower, desk: Desk, tell: Tell, *, abandon: bool) -> End:
     """Destroy what is left of the stack, note the end, and make the bill."""
-    desk.say(verdict.sentence)
+    if any(node.alive for node in verdict.nodes):
+        desk.say(f"{verdict.sentence} The node is destroyed now.")
     bill = _bill(run, verdict, follower, desk)
     removal, by = _destroy(run, desk, tell)
     if removal is not None and not abandon and verdict.kind != "expired":

@@ -54,6 +54,9 @@ def put_tiny(bucket: str, prefix: str, prepared: Prepared, s3: Any) -> str:
             raise UserError(f"s3://{bucket}/{prefix} cannot be read: {error}") from error
     else:
         return f"The base model is what lies in s3://{bucket}/{prefix}."
+    from transformers.utils import logging  # noqa: PLC0415 (imports torch)
+
+    logging.disable_progress_bar()
     kind = TINY[resolve_model(prepared.settings.model).architecture]
     with tempfile.TemporaryDirectory() as place:
         folder = build(kind, Path(place) / "model")

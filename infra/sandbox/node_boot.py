@@ -132,5 +132,7 @@ def cut_for_cpu(settings: FinetuneSettings) -> FinetuneSettings:
         logging_steps=1,
         checkpoint_minutes=min(settings.checkpoint_minutes, 0.1),
         device="cpu",
+        preflight=False,
+        metrics="off",
         attention="sdpa",
     )

@@ -26,12 +26,12 @@ _HEARTBEAT_END_S = 5.0
 
 @dataclass(frozen=True)
 class Ports:
-    """What the watchdog touches the world with. `metadata` is None where there is no EC2; `beat` tells systemd that
-    the watchdog lives."""
+    """What the watchdog touches the world with. `metadata` is None where there is no EC2, `busy` where GPUs are not
+    watched; `beat` tells systemd that the watchdog lives."""
 
     clock: Clock
     job: Job
-    busy: Busy
+    busy: Busy | None
     courier: Courier
     machine: Machine
     record: Record
@@ -121,7 +121,8 @@ class Watchdog:
     def tick(self) -> bool:
         """Look at everything once. True: there is nothing left to do."""
         self.ports.beat()
-        if self.memory.armed_for != self.memory.expiry_monotonic and self.clock.monotonic() >= self._next_arm:
+        armed = self.memory.armed_for == self.memory.expiry_monotonic
+        if self.ports.machine.arms and not armed and self.clock.monotonic() >= self._next_arm:
             self._arm()
         self._look_at_the_clock()
         if self.memory.phase != "ended":
@@ -155,7 +156,7 @@ class Watchdog:
     def _idle(self) -> float | None:
         """For how long no GPU has worked, once that is too long. A reading that fails says nothing."""
         now, limits, memory = self.clock.monotonic(), self.limits, self.memory
-        if not limits.idle_minutes or now - self._last_gpu < limits.gpu_s:
+        if self.ports.busy is None or not limits.idle_minutes or now - self._last_gpu < limits.gpu_s:
             return None
         self._last_gpu = now
         busy = self.ports.busy()

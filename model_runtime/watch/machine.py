@@ -20,6 +20,8 @@ DEAD_MAN = "berth-deadman"
 class Machine(Protocol):
     final: bool
     """Whether the watchdog is done once a halt was taken; otherwise the machine's end ends it."""
+    arms: bool
+    """Whether it has a dead man's switch."""
 
     def halt(self, attempt: int) -> str:
         """End the machine, more roughly with each attempt from 0. Returns what went wrong."""
@@ -34,6 +36,7 @@ class SystemdMachine:
     """A systemd timer is the dead man's switch: it counts elapsed time, so a clock that is set does not move it."""
 
     final = False
+    arms = True
 
     def __init__(self, command: Callable[..., Ran] = run) -> None:
         self._run = command
@@ -64,6 +67,7 @@ class CommandMachine:
     """Where no machine is to be powered off (the sandbox): `command` runs instead; there is no dead man's switch."""
 
     final = True
+    arms = False
 
     def __init__(self, command: list[str], runner: Callable[..., Ran] = run) -> None:
         self._command, self._run = command, runner

@@ -93,6 +93,7 @@ class FakeMachine:
     """`refuse`: so many halts fail before one is taken."""
 
     final = False
+    arms = True
 
     def __init__(self, clock: FakeClock, refuse: int = 0) -> None:
         self._clock, self.refuse = clock, refuse
