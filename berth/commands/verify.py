@@ -12,23 +12,38 @@ from berth.output import JsonOption, console, print_json, table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from berth.stack_target import Target
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(
     epilog="Of a folder everything is measured, in processes of its own: start-up, largest batch, memory, latency and "
-    "throughput. Of a URL what can be seen from outside: latency and throughput. The report is a Measurement file."
+    "throughput. Of a URL, and of a stack (its address, or its SageMaker endpoint), what can be seen from outside: "
+    "latency and throughput. The report is a Measurement file; that of a folder is what berth size --measured takes."
 )
 def verify(
-    target: Annotated[str, typer.Argument(help="A model folder, a model's own folder, or the URL of a server.")],
+    target: Annotated[
+        str, typer.Argument(help="A model folder, a model's own folder, the URL of a server, or a stack that is up.")
+    ],
+    url: Annotated[
+        str, typer.Option("--url", help="Of a stack: where it is reached, instead of its own address.")
+    ] = "",
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Of a stack: the one of the local AWS; needs --url.")
+    ] = False,
     workload: Annotated[
         Path | None, typer.Option("--workload", help="Your own prompts: JSON lines, or an object with prompts.")
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write the Measurement to this file.")] = None,
     input_tokens: Annotated[
-        int, typer.Option("--input-tokens", min=1, help="Tokens of the prompts that are made.")
-    ] = 64,
-    output_tokens: Annotated[int, typer.Option("--output-tokens", min=1, help="Tokens of each answer.")] = 32,
+        int | None,
+        typer.Option("--input-tokens", min=1, help="Tokens of the prompts that are made (default 64, or the stack's)."),
+    ] = None,
+    output_tokens: Annotated[
+        int | None,
+        typer.Option("--output-tokens", min=1, help="Tokens of each answer (default 32, or the stack's)."),
+    ] = None,
     requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of each run.")] = 32,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each concurrency, for their spread.")] = 3,
     max_concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, help="Clients at once at most.")] = 32,
@@ -69,11 +84,17 @@ def verify(
     from model_runtime.verify.run import verify as measure
 
     overrides = {"dtype": dtype, "quantize": quantize, "batch_size": batch_size, "max_output_tokens": None}
+    found = _stack(target, url, sandbox)
+    if found is not None:
+        input_tokens = input_tokens or found.input_tokens
+        output_tokens = output_tokens or max(1, found.output_tokens)
+        latency = latency or found.latency_s
+        target = found.stack.address
     plan = Plan(
         target=target.rstrip("/") if "://" in target else target,
         workload=workload,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
+        input_tokens=input_tokens or 64,
+        output_tokens=output_tokens or 32,
         requests=requests,
         runs=runs,
         max_concurrency=max_concurrency,
@@ -84,6 +105,8 @@ def verify(
         api="openai" if api == "openai" else "native",
         api_key=api_key,
         overrides={name: value for name, value in overrides.items() if value not in (None, "")},
+        stack=None if found is None else found.stack,
+        transport=None if found is None or not found.endpoint else _transport(found, max_concurrency),
     )
     try:
         document = measure(plan, lambda text: typer.echo(text, err=True))
@@ -97,9 +120,50 @@ def verify(
         _show(document, report)
 
 
+def _stack(target: str, url: str, sandbox: bool) -> Target | None:
+    """The stack that is meant, and where it is reached; None where a folder or a URL is meant."""
+    from sizing.errors import UserError
+
+    if "://" in target or Path(target).exists():
+        if url or sandbox:
+            raise UserError(
+                f"--url and --sandbox are for a stack; {target} is a {'URL' if '://' in target else 'folder'}"
+            )
+        return None
+    from infra.stack_files import project_root, read_stack, stack_names
+
+    root = project_root()
+    if target not in stack_names(root):
+        named = ", ".join(stack_names(root))
+        raise UserError(f"{target} is no folder here, no URL and no stack of this project ({named})")
+    if url and "://" not in url:
+        raise UserError(f"--url is {url!r}; give it whole, as http://127.0.0.1:8080")
+    from berth.stack_target import find_target
+
+    if url and not sandbox:
+        return find_target(read_stack(target, root), None, None, sandbox=False, url=url)
+    from infra.lifecycle.cloud import cloud_for
+    from infra.lifecycle.engine import engine_for
+
+    engine = engine_for(root, sandbox)
+    file = read_stack(target, engine.project)
+    return find_target(file, engine, cloud_for(file.region, sandbox), sandbox=sandbox, url=url)
+
+
+def _transport(found: Target, connections: int) -> Any:
+    from model_runtime.verify.sagemaker import EndpointTransport, runtime_client
+
+    room = max(connections, 256)
+    return EndpointTransport(runtime_client(found.stack.region, room, 300.0), found.endpoint, room)
+
+
 def _show(document: dict[str, Any], report: Path | None) -> None:
     out = console()
-    start = document["start_up"]
+    start, stack = document["start_up"], document["stack"]
+    if stack:
+        out.print(
+            f"\nStack {stack['name']}: {stack['model']} in {stack['dtype']} at {stack['address']}", soft_wrap=True
+        )
     if start:
         parts = ("process_start_s", "import_s", "download_s", "load_s", "first_token_s")
         out.print(f"\nStart-up: {sum(start[p] or 0 for p in parts):.2f} s to the first token of a batch of 1")

@@ -51,6 +51,38 @@ def estimate_for(folder: str, dtype: str, *, batch: int, input_tokens: int, outp
     return Estimated(memory, cache.self_attention, cache.cross_attention)
 
 
+def served_estimate(
+    model: str, dtype: str, instance_type: str, batch: int, input_tokens: int, output_tokens: int
+) -> dict[str, Any] | None:
+    """What sizing expects of a service, to stand beside what was seen from outside: seconds of one request on an idle
+    host, and the device's memory in bytes at `batch`. None where it knows the model, dtype or GPU's speed not."""
+    from sizing.hardware.load import load_hardware
+    from sizing.throughput.device import device_of
+    from sizing.throughput.roofline import Asked, can_estimate, request_speed
+    from sizing.throughput.work import work_of
+
+    try:
+        facts = resolve_model(model)
+        instance = load_hardware().instance(instance_type)
+        setup = InferenceSetup(dtype=dtype, batch=batch, input_tokens=input_tokens, output_tokens=output_tokens)
+        memory = estimate_inference(facts, setup)
+    except UserError:
+        return None
+    device = device_of(instance)
+    asked = Asked(setup.dtype, setup.engine, input_tokens, output_tokens if facts.generates else 0)
+    if isinstance(device, str) or can_estimate(asked, device):
+        return None
+    alone = request_speed(work_of(facts, setup.dtype), asked, device, 1)
+    return {
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "latency_s": alone.total.to_json(),
+        "batch": batch,
+        "device_bytes": memory.device.total_bytes,
+        "max_bytes": instance.gpu.memory_bytes if instance.gpu else None,
+    }
+
+
 def compare(start_up: Mapping[str, Any], result: Mapping[str, Any], estimated: Estimated | None) -> dict[str, Any]:
     """Measured and estimated bytes of a batch, term by term.
 

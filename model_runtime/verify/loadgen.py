@@ -72,11 +72,13 @@ class Ran:
         }
 
 
-def client_for(url: str, api_key: str, timeout_s: float, connections: int) -> httpx.AsyncClient:
-    """A client with room for `connections` at once."""
+def client_for(
+    url: str, api_key: str, timeout_s: float, connections: int, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """A client with room for `connections` at once; `transport` instead of connections of its own."""
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, limits=limits)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, limits=limits, transport=transport)
 
 
 async def closed_loop(client: httpx.AsyncClient, load: Load, concurrency: int, requests: int) -> Ran:

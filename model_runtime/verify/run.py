@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import httpx
 
 from model_runtime.errors import ModelError
 from model_runtime.verify.client import Api, Sample
-from model_runtime.verify.estimate import compare, estimate_for
+from model_runtime.verify.estimate import compare, estimate_for, served_estimate
 from model_runtime.verify.largest import Prober, largest_batch
 from model_runtime.verify.loadgen import Load, client_for, closed_loop, open_loop
 from model_runtime.verify.measurement import FORMAT, command_line, machine
@@ -32,8 +32,25 @@ OPEN_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """The stack that answers at the plan's target, as its settings say; `instance_type` is EC2's name of the type."""
+
+    name: str
+    role: str
+    region: str
+    address: str
+    model: str
+    dtype: str
+    instance_type: str
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure. `target`: a folder (model folder or a model's own) or the URL of a server."""
+    """What to measure. `target`: a folder (model folder or a model's own) or the URL of a server.
+
+    `stack`: whose the server is. `transport`: how requests reach it, where that is not over HTTP to the URL.
+    """
 
     target: str
     workload: Path | None = None
@@ -50,6 +67,8 @@ class Plan:
     api_key: str = ""
     timeout_s: float = 300.0
     overrides: dict[str, Any] = field(default_factory=dict)
+    stack: Stack | None = None
+    transport: httpx.AsyncBaseTransport | None = None
 
     @property
     def is_url(self) -> bool:
@@ -69,15 +88,16 @@ def verify(plan: Plan, say: Say) -> dict[str, Any]:
         work = _workload(plan, None)
         document |= {"start_up": None, "settings": None, "model": None, "largest_batch": None, "memory": None}
         document |= _traffic(plan, plan.target, work, say)
+        document["stack"] = (
+            None if plan.stack is None else asdict(plan.stack) | {"estimate": _beside(plan.stack, document)}
+        )
     else:
-        document |= _folder(plan, Path(plan.target), say)
+        document |= {"stack": None} | _folder(plan, Path(plan.target), say)
     document["verdicts"] = verdicts(document)
     return document
 
 
 def _folder(plan: Plan, folder: Path, say: Say) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from model_runtime.serving import settings_of
 
     settings = settings_of(folder, plan.overrides)
@@ -129,6 +149,15 @@ def _folder(plan: Plan, folder: Path, say: Say) -> dict[str, Any]:
         "memory": memory,
         **traffic,
     }
+
+
+def _beside(stack: Stack, document: dict[str, Any]) -> dict[str, Any] | None:
+    """sizing's estimate for the stack, for requests as long as those that were sent."""
+    alone = next((run for run in document["sweep"][0]["runs"] if run["input_tokens"]), None)
+    if alone is None:
+        return None
+    tokens_in, tokens_out = (round(alone[f"{way}_tokens"]["mean"]) for way in ("input", "output"))
+    return served_estimate(stack.model, stack.dtype, stack.instance_type, stack.batch, max(1, tokens_in), tokens_out)
 
 
 def _tokenizer(location: str) -> Any:
@@ -191,7 +220,8 @@ def _traffic(plan: Plan, url: str, work: VerifyWorkload, say: Say) -> dict[str, 
 
 
 async def _measure(plan: Plan, url: str, load: Load, work: VerifyWorkload, say: Say) -> dict[str, Any]:
-    async with client_for(url, plan.api_key, plan.timeout_s, max(plan.max_concurrency, 256)) as client:
+    connections = max(plan.max_concurrency, 256)
+    async with client_for(url, plan.api_key, plan.timeout_s, connections, plan.transport) as client:
         await _warm_up(client, load, plan, say)
         sweep = await _sweep(client, load, plan, work.latency_s, say)
         top = max(sweep, key=lambda step: _throughput(step, load))
@@ -303,6 +333,14 @@ def verdicts(document: dict[str, Any]) -> list[str]:
                     f"{term['name']}: measured {_gib(term['measured_bytes'])}, "
                     f"estimated {_gib(term['estimated_bytes'])} ({term['difference']:+.0%})"
                 )
+    stack = document.get("stack")
+    if stack and stack["estimate"] and (alone := document["sweep"][0]["latency_s_p50"]):
+        likely = stack["estimate"]["latency_s"]
+        said.append(
+            f"one client: p50 {alone['median']:.3g} s over the network, estimated {likely['likely']:.3g} s "
+            f"({likely['low']:.3g} to {likely['high']:.3g}) for {stack['model']} in {stack['dtype']} on "
+            f"{stack['instance_type']}"
+        )
     wish = document["workload"]["latency_wish_s"]
     if wish is not None:
         good = [
