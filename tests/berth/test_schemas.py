@@ -91,9 +91,11 @@ ON_THEIR_OWN = {
     "data check",  # tests/model_runtime/test_data_command.py
     "data split",
     "evaluate",  # tests/model_runtime/test_evaluate.py
+    "deploy",  # tests/infra/test_infra_deployment.py
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
     "feedback",  # tests/infra/operations/test_feedback_command.py, with a bucket
+    "metrics",  # tests/infra/operations/test_metrics_command.py, with a CloudWatch
     "new",
     "sandbox down",  # tests/infra/test_sandbox_command.py, with a local AWS
     "sandbox status",
