@@ -155,10 +155,13 @@ def dump_yaml(document: Any) -> str:
 
 
 def record(path: Path, values: Mapping[str, Any]) -> None:
-    """Write keys of Berth's namespace into a stack file; its comments and other keys stay."""
+    """Write keys of Berth's namespace into a stack file, None takes one out; its comments and other keys stay."""
     document = load_yaml(path)
     for key, value in values.items():
-        document["config"][f"{PROJECT}:{key}"] = value
+        if value is None:
+            document["config"].pop(f"{PROJECT}:{key}", None)
+        else:
+            document["config"][f"{PROJECT}:{key}"] = value
     write_text(path, dump_yaml(document))
 
 

@@ -94,6 +94,10 @@ ON_THEIR_OWN = {
     "deploy",  # tests/infra/test_infra_deployment.py
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
+    "up",  # these four: tests/berth/test_up_command.py and its neighbours, with a local AWS
+    "status",
+    "extend",
+    "down",
     "feedback",  # tests/infra/operations/test_feedback_command.py, with a bucket
     "metrics",  # tests/infra/operations/test_metrics_command.py, with a CloudWatch
     "new",
