@@ -115,7 +115,8 @@ class TrainingNodes(Component):
             "user_data_replace_on_change": True,
             "tags": tags,
             "opts": self.child(
-                ignore_changes=["ami"],
+                # Its script runs at its first start alone: a change of it, as of a moved expiry, replaces no machine.
+                ignore_changes=["ami", "userData"],
                 depends_on=list(args.after),
                 custom_timeouts=pulumi.CustomTimeouts(create="10m"),
             ),
@@ -180,7 +181,7 @@ class TrainingNodes(Component):
             update_default_version=True,
             tag_specifications=[{"resource_type": "volume", "tags": tags}],
             tags=self.context.tags(f"node-{rank}-template"),
-            opts=self.child(ignore_changes=["imageId"]),
+            opts=self.child(ignore_changes=["imageId", "userData"]),
         )
 
 

@@ -232,6 +232,11 @@ class Engine(Protocol):
         """Take into the state what AWS says; returns what differed."""
         ...
 
+    def rewrite(self, stack: str, change: Callable[[Any], Any]) -> None:
+        """Pass the inputs and outputs of every resource, and the stack's outputs, through `change`: for what was moved
+        in AWS without the engine, such as an expiry. Changes nothing but the state."""
+        ...
+
     def explain(self) -> str:
         """Empty, or what a person should know of this engine: why it was taken and what it cannot do."""
         ...

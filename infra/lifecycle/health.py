@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -95,30 +95,32 @@ def _ids(resources: Sequence[Resource], type_: str) -> list[str]:
     return [r.id for r in resources if r.type == type_]
 
 
-def _states(resources: Sequence[Resource], cloud: Cloud) -> dict[str, Mapping[str, Any]]:
-    """The stack's machines by id, as EC2 describes them; those that it has forgotten are left out."""
-    ids = _ids(resources, "aws:ec2/instance:Instance")
+def states(resources: Sequence[Resource], cloud: Cloud, more: Iterable[str] = ()) -> dict[str, Mapping[str, Any]]:
+    """The stack's machines, and those with the ids `more`, as EC2 describes them; those it has forgotten are left out.
+
+    Raises `UserError`.
+    """
+    ids = [*_ids(resources, "aws:ec2/instance:Instance"), *more]
     groups = _ids(resources, "aws:autoscaling/group:Group")
-    filters = [{"Name": "instance-id", "Values": ids}]
-    if groups:
-        filters = [{"Name": "tag:aws:autoscaling:groupName", "Values": groups}]
-    if not ids and not groups:
-        return {}
-    with asking_aws("to describe the machines"):
-        pages = cloud.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-        found = [i for page in pages for reservation in page["Reservations"] for i in reservation["Instances"]]
-    return {i["InstanceId"]: i for i in found}
+    asked = [[{"Name": "instance-id", "Values": ids}]] if ids else []
+    asked += [[{"Name": "tag:aws:autoscaling:groupName", "Values": groups}]] if groups else []
+    found: dict[str, Mapping[str, Any]] = {}
+    for filters in asked:
+        with asking_aws("to describe the machines"):
+            for page in cloud.client("ec2").get_paginator("describe_instances").paginate(Filters=filters):
+                found |= {i["InstanceId"]: i for reservation in page["Reservations"] for i in reservation["Instances"]}
+    return found
 
 
 def _machines(resources: Sequence[Resource], cloud: Cloud) -> Health:
     """In the sandbox: what moto tells. No machine is behind it."""
-    found = _states(resources, cloud)
+    found = states(resources, cloud)
     words = ", ".join(f"{id_} is {i['State']['Name']}" for id_, i in sorted(found.items())) or "there is no machine"
     return Health("unknown", f"moto runs no machine, so nothing answers at the address; it says: {words}")
 
 
 def _host(stack: str, resources: Sequence[Resource], cloud: Cloud, since: datetime) -> Health:
-    for id_, machine in _states(resources, cloud).items():
+    for id_, machine in states(resources, cloud).items():
         state = machine["State"]["Name"]
         if state not in ("pending", "running"):
             why = machine.get("StateReason", {}).get("Message", "")
@@ -172,7 +174,7 @@ def _endpoint(resources: Sequence[Resource], cloud: Cloud) -> Health:
 
 def _nodes(resources: Sequence[Resource], cloud: Cloud) -> Health:
     ids = _ids(resources, "aws:ec2/instance:Instance")
-    found = _states(resources, cloud)
+    found = states(resources, cloud)
     ended = [f"{i} is {found[i]['State']['Name'] if i in found else 'gone'}" for i in ids if not _alive(found.get(i))]
     if ended or not ids:
         return Health("failed", ", ".join(ended) or "the stack has no node")

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -204,8 +204,16 @@ class PulumiEngine:
             self._stack(stack).refresh(on_event=heard, clear_pending_creates=True)
         return tuple(heard.drift.values())
 
-    def edit_state(self, stack: str, change: Any) -> None:
-        """Pass every resource of the state (as `pulumi stack export` has it) through `change`, which alters it."""
+    def rewrite(self, stack: str, change: Callable[[Any], Any]) -> None:
+        def both(resource: dict[str, Any]) -> None:
+            for part in ("inputs", "outputs"):
+                if resource.get(part):
+                    resource[part] = change(resource[part])
+
+        self._edit(stack, both)
+
+    def _edit(self, stack: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Pass every resource of the state, as `pulumi stack export` has it, through `change`, which alters it."""
         with self._asking(stack, _Heard()):
             found = self._stack(stack)
             exported = found.export_stack()
@@ -270,7 +278,7 @@ class PulumiEngine:
             resource.pop("retainOnDelete", None)
 
         if any(r.protect or r.retain for r in found):
-            self.edit_state(stack, plain)
+            self._edit(stack, plain)
         aws = Aws(self.place.server.endpoint, "us-east-1")
         buckets = [r.id for r in found if r.type == BUCKET]
         for bucket in buckets:  # else the log of emptying one fills another

@@ -7,6 +7,7 @@ says, and what carries the stack's tag: so what was being made when a command wa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -163,13 +164,16 @@ class WalkEngine:
                 journal.save()
             return found
 
-    def set_expiry(self, stack: str, expires_at: str) -> None:
-        """Write a moved expiry (ISO 8601) into the journal."""
-        with held(self.place.folder, stack, f"berth extend {stack}"):
+    def rewrite(self, stack: str, change: Callable[[Any], Any]) -> None:
+        with held(self.place.folder, stack, f"rewriting the state of {stack}"):
             journal = self._journal()
-            if stack in journal.stacks:
-                journal.stacks[stack].expires_at = expires_at
-                journal.save()
+            record = journal.stacks.get(stack)
+            if record is None:
+                return
+            record.outputs = change(record.outputs)
+            record.expires_at = change(record.expires_at)
+            record.made = [replace(m, inputs=change(m.inputs)) for m in record.made]
+            journal.save()
 
     def _journal(self) -> Journal:
         return Journal(self.place.folder / JOURNAL, self.place.server.run)
