@@ -10,7 +10,6 @@ from berth.output import JsonOption, print_json
 from berth.show.lifecycle import SANDBOX_HELP, YES_HELP
 
 if TYPE_CHECKING:
-
     from berth.show.train import Watcher
     from infra.lifecycle.train_begin import Base
     from infra.lifecycle.train_prepare import Prepared
@@ -85,8 +84,8 @@ def _desk(stack: str, sandbox: bool, *, start: bool) -> Desk:
 
     from infra.lifecycle.cloud import cloud_for
     from infra.lifecycle.engine import engine_for
+    from infra.lifecycle.skew import cloud_clock
     from infra.lifecycle.train_run import Desk, Machines, training_file
-    from infra.resolve import now
     from infra.stack_files import project_root
 
     root = project_root()
@@ -103,7 +102,11 @@ def _desk(stack: str, sandbox: bool, *, start: bool) -> Desk:
         base = sandbox_dir()
         if (server := find(base)) is not None:
             machines = stand_ins(Aws(server.endpoint, file.region), base, server)
-    return Desk(engine, cloud, engine.project, now, time.sleep, lambda line: typer.echo(line, err=True), machines)
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    return Desk(engine, cloud, engine.project, cloud_clock(cloud, say=say), time.sleep, say, machines)
 
 
 def _telling(desk: Desk, watcher: Watcher) -> Desk:

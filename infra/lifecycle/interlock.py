@@ -27,7 +27,7 @@ from typing import Any, Literal
 from infra.durations import parse_instant, write_instant
 from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.lifecycle.saved import Saved, is_whole, node_uris, saved_under, status_of
-from infra.resolve import now
+from infra.lifecycle.skew import cloud_clock
 from model_runtime.watch.status import Status, describe
 from sizing.errors import UserError
 
@@ -100,12 +100,13 @@ def own_status(status: Status | None, outputs: Mapping[str, Any]) -> Status | No
 
 
 def check(
-    outputs: Mapping[str, Any], cloud: Cloud, clock: Callable[[], datetime] = now, *, abandon: bool = False
+    outputs: Mapping[str, Any], cloud: Cloud, clock: Callable[[], datetime] | None = None, *, abandon: bool = False
 ) -> Verdict:
     """Whether the nodes of a training stack, known by its outputs, may be destroyed; see the module.
 
-    Raises `UserError` where EC2 or S3 cannot be asked and neither the expiry nor `abandon` decides it.
+    Without a `clock` the moment is AWS's own: a computer whose clock is wrong must not find a node expired. Raises `UserError` where EC2 or S3 cannot be asked and neither the expiry nor `abandon` decides it.
     """
+    clock = clock or cloud_clock(cloud)
     forced = _forced(outputs, clock(), abandon)
     try:
         nodes = nodes_of(outputs, cloud)

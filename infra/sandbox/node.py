@@ -38,7 +38,7 @@ MARK = "BERTH_STAND_IN"
 POLL_S = 0.5
 _SILENCE_S = 20.0
 _RESTART_S = 1.0
-LIMITS = {"poll_s": 0.5, "heartbeat_s": 2.0, "retry_s": 1.0, "halt_s": 20.0}
+LIMITS = {"poll_s": 0.5, "heartbeat_s": 5.0, "retry_s": 1.0, "halt_s": 20.0}
 """The watchdog's, where a trial need not wait as long as a real node; the rest is as on a node."""
 
 
