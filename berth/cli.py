@@ -31,6 +31,7 @@ COMMANDS: tuple[str, ...] = (
     "deploy",
     "preview",
     "up",
+    "train",
     "status",
     "extend",
     "down",

@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.lifecycle.final_bill import spent_so_far
-from infra.lifecycle.interlock import Node, expiry_of, nodes_of, own_status
+from infra.lifecycle.interlock import Node, last_expiry, nodes_of, own_status
 from infra.lifecycle.saved import ARTIFACT, status_of
 from infra.lifecycle.train_run import BEGUN, Desk, Run, read_note
 from model_runtime.fetch import split_s3
@@ -89,10 +89,8 @@ class Follower:
         log, trouble = self._log()
         since = min((n.since for n in nodes), default=None)
         usd = None if since is None else spent_so_far(self.begun, since, moment)
-        return Look(
-            moment, nodes, status, train, evaluation, log, usd, expiry_of(run.outputs), self._artifact_at(s3, since),
-            trouble,
-        )  # fmt: skip
+        expires, artifact = last_expiry(run.outputs, nodes), self._artifact_at(s3, since)
+        return Look(moment, nodes, status, train, evaluation, log, usd, expires, artifact, trouble)
 
     def _metrics(self, s3: Any) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
         bucket, prefix = split_s3(self.run.uri)

@@ -5,8 +5,8 @@ A node may go when, and only when, one of these holds, looked at in this order:
 1. `gone`: no node is alive any more. There is nothing left to lose; the sentence tells what S3 holds, verified.
 2. `verified`: the artifact of this run is in S3 and is as its manifest says. An artifact that is older than the node
    is an earlier run's, and counts not.
-3. `expired`: its expiry has come. The machine goes whatever is not safe; the watchdog has asked the job to save ten
-   minutes before (docs/endings.md).
+3. `expired`: its expiry has come, by the stack's outputs and by the tags of its machines, which `berth extend` moves.
+   The machine goes whatever is not safe; the watchdog has asked the job to save ten minutes before (docs/endings.md).
 4. `abandoned`: a person said `--abandon`.
 5. `nothing`: the run has failed, and its watchdog's last word is that no whole checkpoint or artifact was on the disk.
 6. `checkpoint`: the run has failed or was stopped, its watchdog's last word is that the newest whole checkpoint is in
@@ -19,7 +19,7 @@ node of this stack. With several nodes the artifact is the first node's, and 5 a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -37,12 +37,13 @@ _ENDED = frozenset({"terminated", "shutting-down"})
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the stack that EC2 still knows. `since`: its launch."""
+    """A machine of the stack that EC2 still knows. `since`: its launch; `expires`: its tag `expiry`, which the watchdog
+    obeys, None where it has none."""
 
     id: str
     state: str
     since: datetime
-    zone: str = ""
+    expires: datetime | None = None
 
     @property
     def alive(self) -> bool:
@@ -82,14 +83,20 @@ def nodes_of(outputs: Mapping[str, Any], cloud: Cloud) -> tuple[Node, ...]:
         pages = cloud.client("ec2").get_paginator("describe_instances")
         # By a filter: a call by ids fails as a whole where one of them is forgotten.
         found = [
-            Node(
-                i["InstanceId"], i["State"]["Name"], i["LaunchTime"], i.get("Placement", {}).get("AvailabilityZone", "")
-            )
+            Node(i["InstanceId"], i["State"]["Name"], i["LaunchTime"], _tagged_expiry(i))
             for page in pages.paginate(Filters=[{"Name": "instance-id", "Values": ids}])
             for reservation in page["Reservations"]
             for i in reservation["Instances"]
         ]
     return tuple(sorted(found, key=lambda node: ids.index(node.id)))
+
+
+def _tagged_expiry(instance: Mapping[str, Any]) -> datetime | None:
+    text = next((tag["Value"] for tag in instance.get("Tags", []) if tag["Key"] == "expiry"), "never")
+    try:
+        return None if text == "never" else parse_instant(text)
+    except ValueError:  # somebody's own words
+        return None
 
 
 def own_status(status: Status | None, outputs: Mapping[str, Any]) -> Status | None:
@@ -104,17 +111,21 @@ def check(
 ) -> Verdict:
     """Whether the nodes of a training stack, known by its outputs, may be destroyed; see the module.
 
-    Without a `clock` the moment is AWS's own: a computer whose clock is wrong must not find a node expired. Raises `UserError` where EC2 or S3 cannot be asked and neither the expiry nor `abandon` decides it.
+    Without a `clock` the moment is AWS's own: a computer whose clock is wrong must not find a node expired.
+    Raises `UserError` where EC2 or S3 cannot be asked and neither the expiry nor `abandon` decides it.
     """
     clock = clock or cloud_clock(cloud)
-    forced = _forced(outputs, clock(), abandon)
+    nodes: tuple[Node, ...] = ()
     try:
         nodes = nodes_of(outputs, cloud)
         saved, statuses = _look(outputs, cloud, nodes)
     except UserError as error:
+        # Without an answer of EC2 it is not known whether the expiry was moved.
+        forced = _forced(outputs, nodes, clock(), abandon) if nodes or abandon else None
         if forced is None:
             raise
-        return Verdict(forced[0], f"{forced[1]} What is safe could not be seen: {error}.")
+        return Verdict(forced[0], f"{forced[1]} What is safe could not be seen: {error}.", nodes=nodes)
+    forced = _forced(outputs, nodes, clock(), abandon)
     status = statuses[0] if statuses else None
 
     def verdict(kind: Kind, sentence: str) -> Verdict:
@@ -134,11 +145,13 @@ def check(
             return verdict("nothing", f"{_why(said[0], clock())} There was nothing to save.")
         if halted <= {"verified", "nothing"} and _delivered(said, saved, cloud):
             return verdict("checkpoint", f"{_why(said[0], clock())} {saved.sentence}")
-    return verdict("working", _working(alive, status, saved, outputs, clock()))
+    return verdict("working", _working(alive, status, saved, last_expiry(outputs, alive), clock()))
 
 
-def _forced(outputs: Mapping[str, Any], moment: datetime, abandon: bool) -> tuple[Kind, str] | None:
-    if (expires := expiry_of(outputs)) is not None and moment >= expires:
+def _forced(
+    outputs: Mapping[str, Any], nodes: Sequence[Node], moment: datetime, abandon: bool
+) -> tuple[Kind, str] | None:
+    if (expires := last_expiry(outputs, nodes)) is not None and moment >= expires:
         return (
             "expired",
             f"Its expiry, {write_instant(expires)}, has passed, and the machine goes whatever is not safe.",
@@ -152,6 +165,12 @@ def expiry_of(outputs: Mapping[str, Any]) -> datetime | None:
     """The moment at which the stack's machines must be gone; None where the outputs name none."""
     text = str(outputs.get("expires_at") or "never")
     return None if text == "never" else parse_instant(text)
+
+
+def last_expiry(outputs: Mapping[str, Any], nodes: Sequence[Node]) -> datetime | None:
+    """The latest moment that the stack or one of its living machines names."""
+    named = [expiry_of(outputs), *(node.expires for node in nodes if node.alive)]
+    return max((at for at in named if at is not None), default=None)
 
 
 def _look(outputs: Mapping[str, Any], cloud: Cloud, nodes: tuple[Node, ...]) -> tuple[Saved, list[Status | None]]:
@@ -177,12 +196,10 @@ def _why(status: Status, moment: datetime) -> str:
     return " ".join(describe(status, moment.timestamp())[:1])
 
 
-def _working(
-    alive: list[Node], status: Status | None, saved: Saved, outputs: Mapping[str, Any], moment: datetime
-) -> str:
+def _working(alive: list[Node], status: Status | None, saved: Saved, expires: datetime | None, moment: datetime) -> str:
     names = ", ".join(node.id for node in alive)
     doing = _why(status, moment) if status is not None else "Its watchdog has not said anything yet."
-    until = outputs.get("expires_at", "its expiry")
+    until = write_instant(expires) if expires is not None else "its expiry"
     return (
         f"{names} holds work that is not safe. {doing} {saved.sentence} It ends by itself when it is done, at {until} "
         "at the latest; `--abandon` destroys it at once and loses what is not in S3."

@@ -83,10 +83,10 @@ def begin(
     note(uri, BEGUN, begun(prepared, desk), desk.cloud)
     step("stack")
     changes = desk.engine.preview(stack)
-    touched = [c.id or c.name for c in changes.of("replace", "delete") if c.type == INSTANCE]
+    touched = [c.id or c.name for c in changes.of("update", "replace", "delete", "same") if c.type == INSTANCE]
     if touched:  # somebody else's run has come up since
         raise UserError(
-            f"stack {stack} has a machine ({', '.join(touched)}) that this run would replace; "
+            f"stack {stack} has a machine ({', '.join(touched)}), which has another run; "
             f"`berth train --attach {stack}{desk.option}` follows its run"
         )
     try:

@@ -94,7 +94,7 @@ ON_THEIR_OWN = {
     "deploy",  # tests/infra/test_infra_deployment.py
     "catalog refresh",  # tests/infra/catalog_refresh/test_refresh_command.py, where AWS's answers are
     "doctor",
-    "up",  # these four: tests/berth/test_up_command.py and its neighbours, with a local AWS
+    "up",  # these four: tests/infra/test_lifecycle_commands.py and its neighbours, with a local AWS
     "status",
     "extend",
     "down",
@@ -104,6 +104,7 @@ ON_THEIR_OWN = {
     "sandbox down",  # tests/infra/test_sandbox_command.py, with a local AWS
     "sandbox status",
     "sandbox up",
+    "train",  # tests/berth/test_train_command.py, with a local AWS
     "review summary",  # tests/berth/review/test_review_summary.py
     "verify",  # tests/model_runtime/test_verify.py, where a model is served
 }
