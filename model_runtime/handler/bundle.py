@@ -102,7 +102,7 @@ def _write(target: Path, fill: Callable[[Path], None], archive: bool) -> Bundle:
         if target.exists():
             target.rename(Path(place) / "old")
         draft.rename(target)
-    packed = _archive(target) if archive else None
+    packed = write_archive(target) if archive else None
     return Bundle(target, files, sha256_of(target / NAME), packed)
 
 
@@ -128,7 +128,7 @@ def _copy_weights(source: Path, target: Path) -> None:
             shutil.copyfile(paths[name], target / name)
 
 
-def _archive(folder: Path) -> Path:
+def write_archive(folder: Path) -> Path:
     """`FOLDER.tar.gz` with the files at its top, as SageMaker wants a `model.tar.gz`."""
     packed = folder.with_name(f"{folder.name}.tar.gz")
     draft = packed.with_name(f"{packed.name}.tmp")
