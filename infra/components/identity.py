@@ -25,6 +25,10 @@ class IdentityArgs:
     repositories: Sequence[pulumi.Input[str]]
     log_streams: Sequence[pulumi.Input[str]]
     """ARNs of the log streams that it writes, with * for the part that is not known before."""
+    delete_prefixes: Sequence[str] = ()
+    """Where it may delete objects: what a run replaces by newer ones. The bucket keeps versions all the same."""
+    in_parts: bool = False
+    """Whether it uploads files in parts, which an upload that fails must be able to give up."""
     extra: Sequence[Statement] = ()
 
 
@@ -90,9 +94,10 @@ def _statements(context: Context, args: IdentityArgs) -> list[Statement]:
         ),
     ]
     if args.write_prefixes:
-        statements.append(
-            allow("WriteArtifacts", ["s3:PutObject", "s3:AbortMultipartUpload"], objects(args.write_prefixes))
-        )
+        parts = ["s3:AbortMultipartUpload"] if args.in_parts else []
+        statements.append(allow("WriteArtifacts", ["s3:PutObject", *parts], objects(args.write_prefixes)))
+    if args.delete_prefixes:
+        statements.append(allow("DeleteReplaced", ["s3:DeleteObject"], objects(args.delete_prefixes)))
     if args.repositories:
         statements.append(
             allow(

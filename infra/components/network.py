@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra.components.base import Component, allow, assumed_by, policy
+from infra.components.base import Component, Statement, allow, assumed_by, policy
 from infra.context import Context, Shared
 
 
@@ -26,6 +26,8 @@ class NetworkArgs:
     """Whether something in it must be reachable from the internet."""
     shared: Shared
     log_retention_days: int
+    deletes: Sequence[str] = ()
+    """Prefixes of the artifact bucket below which the way to S3 lets objects be deleted."""
 
 
 class Network(Component):
@@ -150,6 +152,7 @@ class Network(Component):
                     None,
                     {"AWS": "*"},
                 ),
+                *self._deletes(),
                 # ECR keeps image layers in a bucket of its own in every region.
                 allow(
                     "ImageLayers",
@@ -162,6 +165,12 @@ class Network(Component):
             tags=context.tags("s3"),
             opts=self.child(),
         )
+
+    def _deletes(self) -> list[Statement]:
+        if not self.args.deletes:
+            return []
+        where = [pulumi.Output.concat(self.args.shared.bucket_arn, f"/{prefix}/*") for prefix in self.args.deletes]
+        return [allow("Replaced", ["s3:DeleteObject"], where, None, {"AWS": "*"})]
 
     def _interface_endpoints(self) -> None:
         group = aws.ec2.SecurityGroup(

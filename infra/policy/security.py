@@ -40,6 +40,7 @@ UNTAGGED = frozenset(
 NO_RESOURCE = (
     "ecr:GetAuthorizationToken",
     "cloudwatch:PutMetricData",
+    "ec2:DescribeTags",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeVpcs",
     "ec2:DescribeSubnets",

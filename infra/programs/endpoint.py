@@ -51,6 +51,7 @@ def declare(context: Context) -> dict[str, Any]:
             shared=shared,
             read_prefixes=[artifact_prefix(settings), bundle_prefix(settings, context.stack)],
             write_prefixes=[output_prefix(context.stack)],
+            in_parts=True,
             repositories=[repository] if repository else [],
             log_streams=[context.arn("logs", f"log-group:{endpoint_logs(context)}:log-stream:*")],
             extra=_network_statements(context),

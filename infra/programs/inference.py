@@ -25,7 +25,7 @@ from infra.egress import choose_egress
 from infra.host.user_data import memory_limit, user_data
 from infra.images import ecr_repository_arn, image_of
 from infra.places import artifact_prefix, bundle_prefix, output_prefix
-from infra.programs.parts import HOST_SERVICES, machine_of, network_of, start_up_seconds, zones_of
+from infra.programs.parts import GROUP_SERVICES, HOST_SERVICES, machine_of, network_of, start_up_seconds, zones_of
 from infra.settings import InferenceSettings
 
 IDLE_PERCENT = 5.0
@@ -39,7 +39,7 @@ def declare(context: Context) -> dict[str, Any]:
         raise TypeError(f"{context.stack} is no inference stack")
     shared = Shared.read(settings.shared_stack, "inference")
     balanced = settings.balanced
-    services = (*HOST_SERVICES, "autoscaling", "elasticloadbalancing") if balanced else HOST_SERVICES
+    services = (*HOST_SERVICES, *GROUP_SERVICES) if balanced else HOST_SERVICES
     spread = len(zones_of(context)) if balanced and not settings.vpc_id else 1
     egress = choose_egress(settings.egress, context.region, services, spread)
     network = network_of(context, shared, services, egress, public=settings.internet_facing, spread=balanced)
@@ -135,6 +135,8 @@ def _identity(
         extra = [
             allow("SayReady", ["autoscaling:CompleteLifecycleAction"], [group]),
             allow("Drain", ["elasticloadbalancing:DeregisterTargets"], [balancer.targets.arn]),
+            # CloudWatch's agent finds the name of its group, the dimension of its metrics, among its tags.
+            allow("OwnTags", ["ec2:DescribeTags"], ["*"]),
         ]
     _, _, model = machine_of(context)
     repository = ecr_repository_arn(image_of(settings, model, context.region), context.partition)

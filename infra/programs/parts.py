@@ -13,6 +13,8 @@ from sizing.hardware.types import InstanceType
 from sizing.models.facts import ModelFacts
 from sizing.start_up import start_up
 
+GROUP_SERVICES = ("autoscaling", "elasticloadbalancing", "ec2")
+"""What a host of a group calls besides: it says that it is ready, leaves the load balancer, reads its group's name."""
 HOST_SERVICES = ("ecr.api", "ecr.dkr", "logs", "monitoring", "ssm", "ssmmessages", "ec2messages")
 """AWS's APIs that a host calls: image, logs, metrics, Session Manager."""
 
@@ -40,9 +42,19 @@ def zones_of(context: Context) -> list[str]:
 
 
 def network_of(
-    context: Context, shared: Shared, services: Sequence[str], egress: str, *, public: bool = False, spread: bool = True
+    context: Context,
+    shared: Shared,
+    services: Sequence[str],
+    egress: str,
+    *,
+    public: bool = False,
+    spread: bool = True,
+    deletes: Sequence[str] = (),
 ) -> Network | ExistingNetwork:
-    """The stack's own VPC, or the existing one that it names. Without `spread` one zone is enough."""
+    """The stack's own VPC, or the existing one that it names. Without `spread` one zone is enough.
+
+    `deletes` are prefixes of the artifact bucket in which the stack's role may delete.
+    """
     settings, _, _ = machine_of(context)
     name = f"{context.stack}-network"
     if settings.vpc_id:
@@ -59,6 +71,7 @@ def network_of(
             public=public,
             shared=shared,
             log_retention_days=settings.log_retention_days,
+            deletes=deletes,
         ),
     )
 

@@ -18,6 +18,7 @@ from infra.images import TRAINING_TAG, ecr_repository_arn
 from infra.places import artifact_prefix, bundle_prefix, run_prefix
 from infra.programs.parts import HOST_SERVICES, machine_of, network_of
 from infra.settings import TrainingSettings
+from model_runtime.training.checkpoints import FOLDER
 
 IDLE_PERCENT = 5.0
 DISK_PERCENT = 85.0
@@ -31,7 +32,8 @@ def declare(context: Context) -> dict[str, Any]:
         raise TypeError(f"{context.stack}: a training node has an expiry")
     shared = Shared.read(settings.shared_stack, "training")
     egress = choose_egress(settings.egress, context.region, HOST_SERVICES, 1)
-    network = network_of(context, shared, HOST_SERVICES, egress, spread=False)
+    checkpoints = f"{run_prefix(settings, context.stack)}/{FOLDER}"
+    network = network_of(context, shared, HOST_SERVICES, egress, spread=False, deletes=[checkpoints])
     image: pulumi.Input[str] = settings.image or pulumi.Output.concat(shared.repository_url, f":{TRAINING_TAG}")
     repository: pulumi.Input[str] = ecr_repository_arn(settings.image, context.partition) or shared.repository_arn
     identity = Identity(
@@ -42,6 +44,8 @@ def declare(context: Context) -> dict[str, Any]:
             shared=shared,
             read_prefixes=[artifact_prefix(settings), bundle_prefix(settings, context.stack), settings.dataset],
             write_prefixes=[run_prefix(settings, context.stack)],
+            delete_prefixes=[checkpoints],
+            in_parts=True,
             repositories=[repository],
             log_streams=[shared.log_streams(context.stack)],
         ),
