@@ -7,12 +7,28 @@ from typing import Any
 
 from berth.report.blocks import Fact, Facts, Report, Section, Source
 from berth.report.commands import command_of
-from berth.report.documents import KINDS, Document, gpu_of, short_gpu
-from berth.report.sections import cost, machine, measured, memory, model, need, quality, risks, teardown, training
+from berth.report.documents import KINDS, Document
+from berth.report.gpus import gpu_of, same_gpu, short_gpu
+from berth.report.sections import (
+    cost,
+    machine,
+    measured,
+    memory,
+    model,
+    need,
+    operation,
+    quality,
+    risks,
+    run,
+    teardown,
+    training,
+)
 from berth.report.sections.measured import machine_name
 from berth.report.text import number, pay_name, usd
 
-_SECTIONS = (need, model, memory, machine, cost, training, measured, quality, risks, teardown)
+_SECTIONS = (
+    need, model, memory, machine, cost, training, run, measured, quality, operation, risks, teardown,
+)  # fmt: skip
 _LACKS = {
     "assess": "whether a language model is needed at all",
     "size": "machine and cost of serving",
@@ -21,6 +37,8 @@ _LACKS = {
     "measurement": "anything measured",
     "evaluation": "metrics of base and fine-tuned answers",
     "review": "answers judged by eye",
+    "metrics": "what the stack did in operation",
+    "feedback": "what its users said",
 }
 _HEADLINE = ("accuracy", "rouge_l")
 """The metric that stands on top; without any of them the first."""
@@ -50,12 +68,17 @@ def tentative(documents: Mapping[str, Document]) -> list[str]:
         return ["nothing has been measured: every speed and size is an estimate until `berth verify` has run"]
     content = documents["measurement"].content
     planned = _planned_gpu(documents)
+    if stack := content.get("stack"):
+        if stack["instance_type"] == _planned_type(documents):
+            return []
+        return [f"the measurement is of {stack['instance_type']}, not of the machine planned"]
     if content["machine"] is None:
         return [f"the measurement is of {content['target']} from outside: which machine answered is not known"]
     if planned is None:
         return ["no file says on which machine it is to run, so that what was measured may be another"]
     gpus = content["machine"]["gpus"]
-    if planned != (short_gpu(gpus[0]["name"]) if gpus else ""):
+    seen = short_gpu(gpus[0]["name"], gpus[0]["memory_bytes"]) if gpus else ""
+    if not (bool(planned) == bool(seen) and same_gpu(planned, seen)):
         wanted = planned or "no GPU"
         return [f"the measurement is of another machine ({machine_name(content)}) than the one planned ({wanted})"]
     return []
@@ -65,10 +88,17 @@ def _planned_gpu(documents: Mapping[str, Document]) -> str | None:
     """The GPU that serving is planned on, empty for none; None where no file has a plan."""
     choice = documents["size"].content["choice"] if "size" in documents else None
     if choice is not None:
-        return str(choice["gpu"] or "") if choice["gpus"] else ""
-    if "preview" in documents and (instance_type := documents["preview"].content["settings"].get("instance_type")):
-        return gpu_of(instance_type)
-    return None
+        return (gpu_of(choice["instance_type"]) or str(choice["gpu"] or "")) if choice["gpus"] else ""
+    planned = _planned_type(documents)
+    return gpu_of(planned) if planned else None
+
+
+def _planned_type(documents: Mapping[str, Document]) -> str:
+    """The instance type that serving is planned on; empty where no file has a plan."""
+    choice = documents["size"].content["choice"] if "size" in documents else None
+    if choice is not None:
+        return str(choice["instance_type"])
+    return str(documents["preview"].content["settings"].get("instance_type") or "") if "preview" in documents else ""
 
 
 def _glance(documents: Mapping[str, Document]) -> list[Fact]:
@@ -86,12 +116,18 @@ def _glance(documents: Mapping[str, Document]) -> list[Fact]:
             facts.append(Fact("Machine", "none fits", "size"))
         else:
             facts.append(Fact("Machine", f"{choice['hosts']} × {choice['instance_type']}", "size", choice["region"]))
-            facts.append(Fact("A month", usd(choice["usd_per_month"]), "size", pay_name(choice["pay"])))
+            if "preview" not in documents:
+                facts.append(Fact("A month", usd(choice["usd_per_month"]), "size", pay_name(choice["pay"])))
             line = costs["by_pay"].get(choice["pay"]) if costs else None
             if line and line["usd_per_1000_requests"] is not None:
                 facts.append(Fact("1,000 requests", usd(line["usd_per_1000_requests"]), "size"))
-    elif "preview" in documents:
-        facts.append(Fact("A month", usd(documents["preview"].content["bill"]["usd_per_month"]), "preview"))
+    if "preview" in documents:
+        content = documents["preview"].content
+        bill, worst = content["bill"], content["bill"]["worst_case"]
+        if content["role"] == "training":
+            facts.append(Fact("At worst", usd(worst["usd"]), "preview", f"the stack {content['stack']}, to its expiry"))
+        else:
+            facts.append(Fact("A month", usd(bill["usd_per_month"]), "preview", f"the stack {content['stack']}"))
     plan = documents["training"].content["plan"] if "training" in documents else None
     if plan is not None:
         facts.append(Fact("A fine-tune", usd(plan["usd"]["likely"]), "training", plan["instance_type"]))

@@ -12,6 +12,8 @@ from berth.report.documents import KINDS, Document
 def command_of(document: Document) -> str:
     """The command that makes this document again. Options at their default are left out; where a document does not say
     what it was asked, the general form of the command stands."""
+    if document.command:
+        return document.command
     make = _MAKERS.get(document.kind)
     if make is not None:
         return make(document.content)
@@ -22,7 +24,7 @@ def _line(*words: str, **options: Any) -> str:
     parts = [*words]
     for name, value in options.items():
         if value not in (None, ""):
-            shown = f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+            shown = f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
             parts += [f"--{name.replace('_', '-')}", shown.removesuffix(".0")]
     return " ".join(["berth", *map(shlex.quote, parts), "--json"])
 
@@ -118,6 +120,14 @@ def _review(content: dict[str, Any]) -> str:
     return _line("review", "summary", content["predictions"], judgements=content["judgements"])
 
 
+def _metrics(content: dict[str, Any]) -> str:
+    return _line("metrics", content["stack"], since=content["since"])
+
+
+def _feedback(content: dict[str, Any]) -> str:
+    return _line("feedback", content["stack"], since=content["since"])
+
+
 _MAKERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "assess": _assess,
     "size": _size,
@@ -126,4 +136,6 @@ _MAKERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "preview": _preview,
     "evaluation": _evaluation,
     "review": _review,
+    "metrics": _metrics,
+    "feedback": _feedback,
 }

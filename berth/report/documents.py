@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from berth.report.gpus import gpu_of, same_gpu, short_gpu
 from sizing.errors import UserError
 
 KINDS: dict[str, str] = {
@@ -21,6 +22,9 @@ KINDS: dict[str, str] = {
     "measurement": "berth verify FOLDER --report FILE",
     "evaluation": "berth evaluate MODEL --out FOLDER --json",
     "review": "berth review summary FILE --json",
+    "run": "berth finetune SETTINGS (training.json of its artifact)",
+    "metrics": "berth metrics STACK --json",
+    "feedback": "berth feedback STACK --json",
 }
 """What a report is made of, in the order in which it is told, and the command that makes it."""
 _TOLD_BY: dict[str, set[str]] = {
@@ -30,22 +34,32 @@ _TOLD_BY: dict[str, set[str]] = {
     "memory": {"model", "for", "device", "host"},
     "preview": {"stack", "role", "resources", "bill"},
 }
+_FORMATS = {
+    "berth-measurement": "measurement",
+    "berth-review-summary": "review",
+    "berth-evaluation": "evaluation",
+    "berth-training": "run",
+    "berth-metrics": "metrics",
+    "berth-feedback": "feedback",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One file: its kind (a key of `KINDS`), its name as the person gave it, its content."""
+    """One file, or what a stack file says: its kind (a key of `KINDS`), its name as the person gave it, its content."""
 
     kind: str
     path: str
     content: dict[str, Any]
+    command: str = ""
+    """The command that made it, where the content alone does not say; empty: see `commands.command_of`."""
 
 
 @cache
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema that a document of `kind` keeps to."""
-    if kind == "training":
-        text = files("berth.report").joinpath("training.schema.json").read_text(encoding="utf-8")
+    if kind in ("training", "run"):
+        text = files("berth.report").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8")
         schema: dict[str, Any] = json.loads(text)
         return schema
     from berth.schemas import load
@@ -58,10 +72,9 @@ def kind_of(content: Mapping[str, Any]) -> str | None:
 
     A document with a `format` says so itself. The others are told by keys that no other has together.
     """
-    formats = {"berth-measurement": "measurement", "berth-review-summary": "review", "berth-evaluation": "evaluation"}
     given = content.get("format")
-    if isinstance(given, str) and given.partition("/")[0] in formats:
-        return formats[given.partition("/")[0]]
+    if isinstance(given, str) and given.partition("/")[0] in _FORMATS:
+        return _FORMATS[given.partition("/")[0]]
     return next((kind for kind, keys in _TOLD_BY.items() if keys <= set(content)), None)
 
 
@@ -95,9 +108,12 @@ def _validate(path: Path, kind: str, content: Any) -> None:
         )
 
 
-def gather(paths: Iterable[Path], also_called: Collection[str] = ()) -> dict[str, Document]:
+def gather(
+    paths: Iterable[Path], also_called: Collection[str] = (), standing: Iterable[Document] = ()
+) -> dict[str, Document]:
     """The documents by kind. `also_called` are other names of the model, such as that of its fine-tuned folder.
 
+    `standing` are documents that need no file, those of a stack; a file of the same kind goes before them.
     Raises `UserError` for two documents of one kind, and for any that contradict each other.
     """
     found: dict[str, Document] = {}
@@ -110,8 +126,9 @@ def gather(paths: Iterable[Path], also_called: Collection[str] = ()) -> dict[str
                 "plan: give one of them"
             )
         found[document.kind] = document
+    found = {document.kind: document for document in standing} | found
     if not found:
-        raise UserError("a report needs at least one --from FILE; " + "; ".join(KINDS.values()))
+        raise UserError("a report needs a STACK or at least one --from FILE; " + "; ".join(KINDS.values()))
     wrong = contradictions(found, also_called)
     if wrong:
         raise UserError(
@@ -141,7 +158,7 @@ def contradictions(found: Mapping[str, Document], also_called: Collection[str] =
         plain = _plain(what, value)
         if what not in said:
             said[what] = (value, plain, path)
-        elif said[what][1] != plain:
+        elif said[what][1] != plain and not (what == "GPU" and same_gpu(said[what][0], value)):
             wrong.append(f"{said[what][2]} says {what} {said[what][0]}, {path} says {value}")
     return wrong
 
@@ -161,7 +178,7 @@ def _facts(document: Document) -> list[tuple[str, str, str]]:
         found += [("model", content["model"]["name"]), ("task", content["workload"]["task"])]
         if choice := content["choice"]:
             found += [(key, choice[key]) for key in ("instance_type", "region", "dtype")]
-            found.append(("GPU", choice["gpu"] if choice["gpus"] else None))
+            found.append(("GPU", (gpu_of(choice["instance_type"]) or choice["gpu"]) if choice["gpus"] else None))
     elif document.kind == "training":
         found.append(("model", content["model"]["name"]))
     elif document.kind == "memory":
@@ -172,7 +189,7 @@ def _facts(document: Document) -> list[tuple[str, str, str]]:
                 found.append(("instance_type", content["instance"]["instance_type"]))
     elif document.kind == "preview":
         settings = content["settings"]
-        found.append(("model", settings.get("model")))
+        found += [("model", settings.get("model")), ("stack", content["stack"])]
         if content["role"] in ("inference", "endpoint"):
             found += [(key, settings.get(key)) for key in ("instance_type", "dtype")]
             found += [("region", content["region"]), ("GPU", gpu_of(settings.get("instance_type") or ""))]
@@ -181,27 +198,17 @@ def _facts(document: Document) -> list[tuple[str, str, str]]:
         if model:
             found.append(("model", model["name"]))
         if machine and machine["gpus"]:
-            found.append(("GPU", short_gpu(machine["gpus"][0]["name"])))
+            gpu = machine["gpus"][0]
+            found.append(("GPU", short_gpu(gpu["name"], gpu["memory_bytes"])))
             if model:
                 found.append(("dtype", (content["settings"] or {}).get("quantize") or model["dtype"]))
+        if stack := content.get("stack"):
+            found += [("stack", stack["name"]), ("model", stack["model"])]
+            found += [(key, stack[key]) for key in ("instance_type", "dtype")]
+    elif document.kind == "run":
+        found.append(("model", content["base"]["model"]))
+    elif document.kind in ("metrics", "feedback"):
+        found.append(("stack", content["stack"]))
     elif document.kind == "evaluation":
         found.append(("model", content["base"] or content["model"]))
     return [(what, str(value), path) for what, value in found if value not in (None, "")]
-
-
-def short_gpu(name: str) -> str:
-    """The catalogue's name of a GPU as its driver calls it: `NVIDIA A10G` -> `A10G`, `Tesla T4` -> `T4`; empty for one
-    that the catalogue does not know."""
-    from sizing.hardware.load import load_hardware
-
-    known = sorted((gpu.name for gpu in load_hardware().accelerators), key=len, reverse=True)
-    plain = f" {name.replace('-', ' ')} "
-    return next((short for short in known if f" {short} " in plain), "")
-
-
-def gpu_of(instance_type: str) -> str:
-    """The GPU of an instance type; empty where it has none or is not known."""
-    from sizing.hardware.load import load_hardware
-
-    machine = load_hardware().instances.get(instance_type.removeprefix("ml."))
-    return "" if machine is None or machine.gpu is None else machine.gpu.name

@@ -120,4 +120,5 @@ def curves(chart: Curves) -> Markup:
 
 
 def in_gib(size: int) -> str:
+    """For the template: a size without its unit."""
     return f"{size / GIB:,.2f}"

@@ -47,7 +47,7 @@ def _machines(content: dict[str, Any]) -> list[Block]:
             (label, usd(month), usd(sagemaker["usd_per_year"]), usd(each), sagemaker["as_of"] or "undated", note)
         )
     hosts = costs["hosts"]
-    about = f"{hosts} machine{'' if hosts == 1 else 's'}, {costs['hours_per_day']:g} hours a day"
+    about = f"{hosts} machine{'' if hosts == 1 else 's'}, {costs['hours_per_day']:.3g} hours a day"
     blocks: list[Block] = [
         Bars(f"US dollars a month ({about})", tuple(bars), "size"),
         Table(

@@ -39,6 +39,6 @@ def section(documents: Mapping[str, Document]) -> Section | None:
             facts.append(Fact("Requests at once", f"{load['batch']:,}", "size"))
         if load["latency_s"] is not None:
             facts.append(Fact("An answer within", f"{load['latency_s']:g} s", "size"))
-        facts.append(Fact("Runs", f"{load['hours_per_day']:g} hours a day", "size"))
+        facts.append(Fact("Runs", f"{load['hours_per_day']:.3g} hours a day", "size"))
         blocks.append(Facts(tuple(facts)))
     return Section("need", "Use-case and need", tuple(blocks)) if blocks else None
