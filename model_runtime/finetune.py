@@ -1,7 +1,7 @@
 """Fine-tune a model: `python -m model_runtime.finetune SETTINGS.json`, on a training node as on a laptop.
 
-Exit codes: 0 the artifact is there, 2 a mistake in the settings or the data, 75 stopped with a checkpoint: start it
-again to go on.
+Exit codes: 0 the artifact is there, 1 it failed and may be started again, 2 a mistake in the settings or the data,
+75 stopped with a checkpoint: start it again to go on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from model_runtime.errors import ModelError
 from model_runtime.training.settings import FinetuneSettings, read_settings, settings_from
 
-REFUSED = 2
+LOST, REFUSED = 1, 2
+OUT_OF_MEMORY = 3
 
 
 def fit(settings: FinetuneSettings) -> str:
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.worker is not None:
         return _worker(given)
     from model_runtime.training.launch import INTERRUPTED, run
+    from model_runtime.training.meeting import MeetingError
     from model_runtime.training.notice import Notice
 
     try:
@@ -48,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ModelError as error:
         sys.stderr.write(f"{error}\n")
         return REFUSED
+    except MeetingError as error:
+        sys.stderr.write(f"{error}\n")
+        return LOST
     if outcome.kind == "interrupted":
         _say(f"stopped {outcome.message}; start it again to go on")
         return INTERRUPTED
@@ -69,7 +74,12 @@ def _worker(given: argparse.Namespace) -> int:
         plan = plan.cut(given.worker, given.processes)
         from model_runtime.training.run import work
 
-        work(settings, plan, preflight=given.preflight)
+        outcome = work(settings, plan, preflight=given.preflight)
+        if outcome.kind == "out-of-memory" and plan.processes > 1:
+            # The others wait for this process in a collective: its end must be a failure for torchrun to end them, and
+            # Python's own end would wait for the group.
+            sys.stdout.flush()
+            os._exit(OUT_OF_MEMORY)
     except ModelError as error:
         write_outcome(Path(settings.output), Outcome("refused", str(error)))
         return REFUSED

@@ -43,6 +43,7 @@ def finetune(
     from model_runtime.errors import ModelError
     from model_runtime.training.bundle import write_training_bundle
     from model_runtime.training.launch import run
+    from model_runtime.training.meeting import MeetingError
     from model_runtime.training.notice import Notice
     from model_runtime.training.settings import read_settings, settings_from
 
@@ -66,7 +67,7 @@ def finetune(
             typer.echo(f"SHA-256 of its manifest.json: {made.manifest_sha256}")
             return
         outcome = run(chosen, say=typer.echo, notice=Notice.here())
-    except ModelError as error:
+    except (ModelError, MeetingError) as error:
         raise UserError(str(error)) from error
     if outcome.kind == "interrupted":
         typer.echo(f"stopped {outcome.message}; start it again to go on")

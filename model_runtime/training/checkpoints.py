@@ -14,6 +14,7 @@ from model_runtime.manifest import NAME
 
 FOLDER = "checkpoints"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
+_STORED = re.compile(rf"^(?:node-(\d+)/)?{FOLDER}/checkpoint-(\d+)/{re.escape(NAME)}$")
 Say = Callable[[str], None]
 
 
@@ -30,17 +31,13 @@ def all_checkpoints(root: Path) -> list[Path]:
     return sorted((p for p in root.iterdir() if p.is_dir() and step_of(p) >= 0), key=step_of, reverse=True)
 
 
-def newest_whole(root: Path, say: Say) -> Path | None:
-    """The newest checkpoint under `root` that is as its manifest says, every byte; others are said aloud."""
-    for folder in all_checkpoints(root):
-        problem = _problem(folder)
-        if not problem:
-            return folder
-        say(f"{folder.name} is passed over: {problem}")
-    return None
+def sealed_steps(root: Path) -> set[int]:
+    """Steps of the checkpoints under `root` that were sealed; whether every byte is there is not looked at."""
+    return {step_of(folder) for folder in all_checkpoints(root) if (folder / NAME).is_file()}
 
 
-def _problem(folder: Path) -> str:
+def problem_of(folder: Path) -> str:
+    """Empty where a checkpoint is as its manifest says, every byte; else what is not."""
     try:
         found = verify(str(folder))
     except ModelError as error:
@@ -48,40 +45,48 @@ def _problem(folder: Path) -> str:
     return found.problems[0] if found.problems else ""
 
 
-def fetch_newest(uri: str, root: Path, say: Say, *, client: Any = None) -> Path | None:
-    """Bring the newest whole checkpoint from S3 where it is newer than the newest whole one here.
+def newest_whole(root: Path, say: Say) -> Path | None:
+    """The newest checkpoint under `root` that is as its manifest says, every byte; others are said aloud."""
+    for folder in all_checkpoints(root):
+        problem = problem_of(folder)
+        if not problem:
+            return folder
+        say(f"{folder.name} is passed over: {problem}")
+    return None
 
-    Each file's SHA-256 is compared while it is fetched; a prefix without a manifest is an upload that was cut.
-    """
+
+def stored_steps(upload: str, *, client: Any = None) -> dict[int, set[int]]:
+    """Machine -> steps whose checkpoints are under `upload` (the first machine's) and `upload/node-N` with a manifest,
+    which goes up last: a prefix without one is an upload that was cut. Raises `ModelError`."""
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     client = client or boto3.client("s3")
-    bucket, prefix = split_s3(f"{uri}/{FOLDER}")
+    bucket, prefix = split_s3(upload)
+    found: dict[int, set[int]] = {}
     try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [item["Key"][len(prefix) :] for page in pages for item in page.get("Contents", [])]
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", []):
+                if match := _STORED.match(item["Key"][len(prefix) :]):
+                    found.setdefault(int(match[1] or 0), set()).add(int(match[2]))
     except (ClientError, BotoCoreError) as error:
-        raise ModelError(f"{uri} cannot be read: {error}; check the name, the region and permissions") from error
-    steps = sorted({step_of(Path(key).parent) for key in keys if key.endswith(f"/{NAME}")} - {-1}, reverse=True)
-    here = newest_whole(root, say)
-    for step in steps:
-        if here is not None and step <= step_of(here):
-            break
-        target = root / f"checkpoint-{step}"
-        try:
-            fetch_s3(f"{uri}/{FOLDER}/{target.name}", target, client=client)
-            (target / NAME).write_bytes(
-                client.get_object(Bucket=bucket, Key=f"{prefix}{target.name}/{NAME}")["Body"].read()
-            )
-        except ModelError as error:
-            say(f"{target.name} in {uri} is passed over: {error}")
-            continue
-        if not (problem := _problem(target)):
-            say(f"{target.name} was fetched from {uri}")
-            return target
+        raise ModelError(f"{upload} cannot be read: {error}; check the name, the region and permissions") from error
+    return found
+
+
+def fetch_step(uri: str, target: Path, say: Say, *, client: Any = None) -> bool:
+    """Bring `target.name` from `uri`; each file's SHA-256 is compared while it comes. False, said aloud, where it is
+    damaged there or cannot be had."""
+    try:
+        fetch_s3(f"{uri}/{FOLDER}/{target.name}", target, client=client)
+    except ModelError as error:
+        say(f"{target.name} in {uri} is passed over: {error}")
+        return False
+    if problem := problem_of(target):
         say(f"{target.name} in {uri} is passed over: {problem}")
-    return here
+        return False
+    say(f"{target.name} was fetched from {uri}")
+    return True
 
 
 def drop_newer(root: Path, step: int) -> None:

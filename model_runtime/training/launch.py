@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model_runtime.errors import ModelError
 from model_runtime.training.notice import Notice
@@ -25,12 +26,17 @@ from model_runtime.training.outcome import Outcome, take_outcome
 from model_runtime.training.plan import RunPlan, plan_of, planned_settings
 from model_runtime.training.settings import FinetuneSettings
 
+if TYPE_CHECKING:
+    from model_runtime.training.meeting import Meeting
+
 RUN_FILE = "run.json"
 SETTINGS_FILE = "settings.json"
 STOP_FILE = "stop-requested"
 INTERRUPTED = 75
 """Exit code of a run that was stopped and can go on (EX_TEMPFAIL)."""
 _POLL_S = 0.2
+_GRACE_S = 30.0
+"""How long processes may go on after another machine's have ended; a collective would wait far longer for them."""
 _MOST_CRASHES = 1
 """Attempts that may end without a word before the run is given up; the service that started it may try again."""
 Say = Callable[[str], None]
@@ -84,8 +90,20 @@ def run(
     state = _State(output, plan)
     stop = output / STOP_FILE
     stop.unlink(missing_ok=True)
+    meeting = _meeting_of(nodes) if nodes.count > 1 else None
     with _Watch(stop, notice, say):
-        return _attempts(settings, state, nodes, output, say, start or start_processes)
+        return _attempts(settings, state, nodes, output, say, start or _starter(meeting), meeting)
+
+
+def _meeting_of(nodes: Nodes) -> Meeting:
+    """With the other machines, on the port after torchrun's; it imports torch, which runs of one machine spare."""
+    from model_runtime.training.meeting import Meeting
+
+    return Meeting(nodes.address, nodes.port + 1, nodes.rank, nodes.count)
+
+
+def _starter(meeting: Meeting | None) -> Start:
+    return start_processes if meeting is None else partial(start_processes, failed=meeting.failed)
 
 
 def _uploading(settings: FinetuneSettings) -> FinetuneSettings:
@@ -149,6 +167,14 @@ class _State:
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self.path} cannot be read ({error}); take another output folder") from error
 
+    def cut(self) -> dict[str, Any]:
+        """What machines must have in common."""
+        return {"micro_batch_size": self.plan.micro_batch, "tried": self.tried}
+
+    def take(self, cut: dict[str, Any]) -> None:
+        """What the first machine has settled holds for this one, which may be newer."""
+        self.plan, self.tried = self.plan.cut(int(cut["micro_batch_size"])), bool(cut["tried"])
+
     def note(self, result: str) -> None:
         self.history.append({"micro_batch_size": self.plan.micro_batch, "result": result})
         self.write()
@@ -165,39 +191,45 @@ class _State:
         _write(self.path, document)
 
 
-def _attempts(settings: FinetuneSettings, state: _State, nodes: Nodes, output: Path, say: Say, start: Start) -> Outcome:
+def _attempts(
+    settings: FinetuneSettings,
+    state: _State,
+    nodes: Nodes,
+    output: Path,
+    say: Say,
+    start: Start,
+    meeting: Meeting | None,
+) -> Outcome:
     crashes = 0
     while True:
+        if meeting is not None:
+            state.take(meeting.begin(state.cut()))
         preflight = settings.preflight and not state.tried
         if preflight:
             say(f"pre-flight: two steps with the longest batch, micro-batch {state.plan.micro_batch}")
         take_outcome(output)
         start(settings, state.plan, nodes, preflight)
-        outcome = take_outcome(output)
-        if outcome is None:
+        outcome = take_outcome(output) or Outcome("crashed", "a process ended without a word")
+        if outcome.kind == "fits":
+            state.tried = True
+            if (output / STOP_FILE).exists():
+                outcome = Outcome("interrupted", "before the first step")
+        if meeting is not None:
+            outcome = meeting.end(outcome)
+        if outcome.kind == "crashed":
             crashes += 1
             state.note("crashed")
             if crashes > _MOST_CRASHES:
                 raise ModelError("a process of the run ended without a word, twice; its last lines stand above")
-            say("a process ended without a word; going on from the newest whole checkpoint")
+            say(f"{outcome.message}; going on from the newest whole checkpoint")
             continue
         if outcome.kind == "refused":
             raise ModelError(outcome.message)
         state.note(outcome.kind)
         if outcome.kind == "out-of-memory":
-            if nodes.count > 1:
-                # The other machines do not see it, and all must cut the batch alike.
-                raise ModelError(
-                    f"out of memory with micro-batch {state.plan.micro_batch} on a machine of {nodes.count} "
-                    f"({outcome.message}); plan again with a smaller one"
-                )
             _halve(state, outcome, say)
             continue
         if outcome.kind == "fits":
-            state.tried = True
-            state.write()
-            if (output / STOP_FILE).exists():
-                return Outcome("interrupted", "before the first step")
             continue
         return outcome
 
@@ -218,8 +250,13 @@ def _halve(state: _State, outcome: Outcome, say: Say) -> None:
     state.write()
 
 
-def start_processes(settings: FinetuneSettings, plan: RunPlan, nodes: Nodes, preflight: bool) -> None:
-    """Start this machine's processes and wait for them. How they ended is in their outcome file."""
+def start_processes(
+    settings: FinetuneSettings, plan: RunPlan, nodes: Nodes, preflight: bool, failed: Callable[[], bool] | None = None
+) -> None:
+    """Start this machine's processes and wait for them. How they ended is in their outcome file.
+
+    `failed`: whether another machine's processes have; these then have half a minute to see it.
+    """
     output = Path(settings.output)
     each = plan.processes // nodes.count
     worker = ["-m", "model_runtime.finetune", str(output / SETTINGS_FILE), "--worker", str(plan.micro_batch)]
@@ -237,9 +274,14 @@ def start_processes(settings: FinetuneSettings, plan: RunPlan, nodes: Nodes, pre
     if plan.processes > 1 or plan.deepspeed is not None:  # DeepSpeed wants a process group even of one
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={each}", *_meeting(nodes), *worker]
     process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 (words of our own)
+    until = 0.0
     try:
         while process.poll() is None:
             time.sleep(_POLL_S)
+            if failed is not None and not until and failed():
+                until = time.monotonic() + _GRACE_S
+            if until and time.monotonic() > until:
+                break
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 FILE = "outcome.json"
-Kind = Literal["done", "fits", "interrupted", "out-of-memory", "refused"]
+Kind = Literal["done", "fits", "interrupted", "out-of-memory", "refused", "crashed"]
+"""crashed: the processes ended without a word, which is what there being no file means."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +31,17 @@ from model_runtime.training.metrics import Log, Meter, cloudwatch
 from model_runtime.training.models import Prepared, architecture_for, precision_of, prepare, tokenizer_of
 from model_runtime.training.order import EpochOrder
 from model_runtime.training.outcome import Outcome, write_outcome
+from model_runtime.training.place import Place
 from model_runtime.training.plan import RunPlan
+from model_runtime.training.reshard import Written
+from model_runtime.training.resume import Finder, Resume, node_uri
 from model_runtime.training.settings import FinetuneSettings
-from model_runtime.training.trainer import Checkpoints, Epochs, FineTuner, Reporter, memory_bytes
+from model_runtime.training.trainer import Checkpoints, Epochs, FineTuner, Reporter, Resumed, memory_bytes
 
 STOP_FILE = "stop-requested"
 _UPLOAD_LIMIT_S = 3600.0
 PREFLIGHT_STEPS = 2
 """The first step makes the optimizer's states, the second has them beside gradients and activations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where this process stands among the others, from torchrun's environment."""
-
-    rank: int
-    local_rank: int
-    world: int
-    node: int
-
-    @classmethod
-    def here(cls) -> Place:
-        get = os.environ.get
-        return cls(
-            int(get("RANK", "0")), int(get("LOCAL_RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("GROUP_RANK", "0"))
-        )
 
 
 def work(settings: FinetuneSettings, plan: RunPlan, *, preflight: bool) -> Outcome:
@@ -250,8 +235,8 @@ class _Run:
         order = EpochOrder(rows, rows, self.settings.seed)
         meter = Meter()
         trainer = FineTuner(
-            order=order, meter=meter, flops=None, model=prepared.model, args=training, train_dataset=longest,
-            data_collator=Collator(tokenizer.pad_token_id), processing_class=prepared.tokenizer,
+            order=order, meter=meter, flops=None, finder=None, model=prepared.model, args=training,
+            train_dataset=longest, data_collator=Collator(tokenizer.pad_token_id), processing_class=prepared.tokenizer,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         started = time.monotonic()
@@ -313,30 +298,34 @@ class _Run:
             + (f", ZeRO-{plan.zero_stage}" if plan.zero_stage else "")
             + (f", {trained:,} parameters trained" if trained and plan.zero_stage < 3 else "")
         )
-        resume = self._resume_from()
+        optim = str(training.optim.value)
+        now = Written(plan.processes, plan.nodes, plan.zero_stage, optim)
+        finder = Finder(self.root, s.upload, self.place, now, self.say)
+        resume = self._going_on(finder, training)
         uploader = Uploader(say=self.say) if s.upload and self.place.local_rank == 0 else None
         saver = Checkpoints(
             self.root, minutes=s.checkpoint_minutes, keep=s.keep_checkpoints, leader=self.place.local_rank == 0,
-            stop_file=self.output / STOP_FILE, uploader=uploader, uri=self._uri(), say=self.say,
+            stop_file=self.output / STOP_FILE, uploader=uploader, uri=node_uri(s.upload, self.place.node),
+            written=now, say=self.say,
         )  # fmt: skip
         meter = Meter()
         log = Log(
             self.output, plan.processes, s.usd_per_hour, peak_flops(s.instance_type, prepared.precision), self.say,
             cloudwatch(s.metrics, s.namespace, Path(s.model).name, os.environ.get("BERTH_STACK", "")),
         )  # fmt: skip
-        callbacks: list[Any] = [Epochs(order), Reporter(log, meter), saver]
+        callbacks: list[Any] = [Epochs(order), Reporter(log, meter), saver, Resumed(finder)]
         if s.patience and validates:
             callbacks.append(EarlyStoppingCallback(early_stopping_patience=s.patience))
         trainer = FineTuner(
-            order=order, meter=meter, flops=batch_flops(self.folder, s.method), model=prepared.model, args=training,
-            train_dataset=features, eval_dataset=validation, data_collator=Collator(tokenizer.pad_token_id),
-            processing_class=prepared.tokenizer, callbacks=callbacks,
+            order=order, meter=meter, flops=batch_flops(self.folder, s.method), finder=finder, model=prepared.model,
+            args=training, train_dataset=features, eval_dataset=validation,
+            data_collator=Collator(tokenizer.pad_token_id), processing_class=prepared.tokenizer, callbacks=callbacks,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         before = saver.listen()
         self._cap_memory(prepared)
         try:
-            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
         finally:
             signal.signal(signal.SIGTERM, before)
         if saver.interrupted:
@@ -355,51 +344,16 @@ class _Run:
         self._finish_uploads(uploader)
         return Outcome("done", str(artifact))
 
-    def _uri(self) -> str:
-        """Where this machine's checkpoints go: those of further machines hold other shards."""
-        uri = self.settings.upload.rstrip("/")
-        return f"{uri}/node-{self.place.node}" if uri and self.place.node else uri
-
-    def _resume_from(self) -> Path | None:
-        """The newest whole checkpoint; processes of several machines agree on one that each of them has."""
-        here: Path | None = None
-        if self.place.local_rank == 0:
-            uri = self._uri()
-            here = (
-                checkpoints.fetch_newest(uri, self.root, self.say)
-                if uri
-                else checkpoints.newest_whole(self.root, self.say)
-            )
-        step = -1 if here is None else checkpoints.step_of(here)
-        if self.place.world > 1:
-            import torch.distributed as dist
-
-            every: list[Any] = [None] * self.place.world
-            dist.all_gather_object(every, (self.place.local_rank, step))
-            leaders = [found for local, found in every if local == 0]
-            if len(set(leaders)) > 1:
-                raise ModelError(
-                    f"the machines' newest whole checkpoints differ (steps {', '.join(map(str, leaders))}); remove "
-                    "those that not every machine has"
-                )
-            step = leaders[0]
-        if self.place.local_rank == 0:
-            checkpoints.drop_newer(self.root, step)
-        if step < 0:
+    def _going_on(self, finder: Finder, training: TrainingArguments) -> Resume | None:
+        """The checkpoint that the Trainer reads, and DeepSpeed told how."""
+        resume = finder.newest()
+        if resume is None:
             return None
-        self._check_shards(self.root / f"checkpoint-{step}")
-        self.say(f"going on from checkpoint-{step}")
-        return self.root / f"checkpoint-{step}"
-
-    def _check_shards(self, folder: Path) -> None:
-        """DeepSpeed's optimizer states are in as many shards as there were processes, and are read by as many."""
-        shards = len(list(folder.glob("global_step*/*zero_pp_rank_*_optim_states.pt")))
-        each = self.place.world // self.plan.nodes
-        if self.plan.deepspeed is not None and shards and shards != each:
-            raise ModelError(
-                f"{folder.name} was written by {shards} processes of this machine, now there are {each}; with ZeRO "
-                f"go on with {shards}, or begin anew in another output folder with model set to {folder}"
-            )
+        finder.best(resume)
+        self.say(f"going on from checkpoint-{resume.step}")
+        if resume.universal:
+            training.deepspeed_plugin.deepspeed_config.setdefault("checkpoint", {})["load_universal"] = True
+        return resume
 
     def _finish_uploads(self, uploader: Uploader | None) -> None:
         if uploader is None:

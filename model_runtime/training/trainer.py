@@ -14,20 +14,26 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from model_runtime.artifacts import Uploader, delete_folder, to_keep
+from model_runtime.errors import ModelError
 from model_runtime.manifest import write_manifest
 from model_runtime.training.checkpoints import FOLDER, all_checkpoints, step_of
 from model_runtime.training.flops import Flops
 from model_runtime.training.metrics import Log, Meter
 from model_runtime.training.order import EpochOrder
+from model_runtime.training.reshard import Written, mend_optimizer
+from model_runtime.training.resume import Finder
 
 
 class FineTuner(Trainer):  # type: ignore[misc]  # transformers is not typed
     """`order` replaces the Trainer's sampler: the Trainer's own depends on the number of processes and the micro-batch,
     so a run that goes on with another cut would see other examples."""
 
-    def __init__(self, *, order: EpochOrder, meter: Meter, flops: Flops | None, **arguments: Any) -> None:
+    def __init__(
+        self, *, order: EpochOrder, meter: Meter, flops: Flops | None, finder: Finder | None, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        self.order, self.meter, self.flops = order, meter, flops
+        self.order, self.meter, self.flops, self.finder = order, meter, flops, finder
+        self.weight_decays: list[float] = []
         self.meter.tokens = torch.zeros((), dtype=torch.long, device=self.args.device)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:  # noqa: ARG002 (the base class's signature)
@@ -45,6 +51,69 @@ class FineTuner(Trainer):  # type: ignore[misc]  # transformers is not typed
         if self.flops is not None:
             self.meter.flops += self.flops(rows, tokens, target)
         return super().training_step(model, inputs, num_items_in_batch)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        made = super().create_optimizer(model)
+        self.weight_decays = [float(group["weight_decay"]) for group in made.param_groups]
+        return made
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and self.is_deepspeed_enabled and self.model_wrapped.load_universal_checkpoint():
+            mend_optimizer(self.optimizer, self.weight_decays)
+
+    def _load_best_model(self) -> None:
+        """The best checkpoint may have been written by another number of processes."""
+        best = self.finder.bring(self.state.best_global_step) if self.finder else None
+        if best is None:
+            raise ModelError(
+                f"checkpoint-{self.state.best_global_step}, the best, cannot be read any more; its loss was "
+                f"{self.state.best_metric}. Set keep_checkpoints higher, or patience to 0, and start the run again"
+            )
+        self.state.best_model_checkpoint = str(best.folder)
+        if self.is_deepspeed_enabled:
+            self.model_wrapped._config.load_universal_checkpoint = best.universal
+        super()._load_best_model()
+
+
+class Resumed(TrainerCallback):  # type: ignore[misc]
+    """When a checkpoint has been read: what was made only to read it goes, and the best so far stands where it is on
+    this machine, which the state of another machine does not know."""
+
+    def __init__(self, finder: Finder) -> None:
+        self.finder, self.cleaned = finder, False
+
+    def on_train_begin(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        **_: Any,
+    ) -> None:
+        best = self.finder.root / f"checkpoint-{state.best_global_step}"
+        if state.best_global_step and best.is_dir():
+            state.best_model_checkpoint = str(best)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        _state: TrainerState,
+        _control: TrainerControl,
+        **_: Any,
+    ) -> None:
+        if self.cleaned:
+            return
+        self.cleaned = True  # random states are read just before the first step
+        _meet(args)
+        self.finder.clean()
+
+
+def _meet(args: TrainingArguments) -> None:
+    """Wait for the other processes."""
+    if args.world_size > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
 
 
 class Epochs(TrainerCallback):  # type: ignore[misc]
@@ -125,8 +194,10 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         stop_file: Path,
         uploader: Uploader | None,
         uri: str,
+        written: Written,
         say: Callable[[str], None],
     ) -> None:
+        self.written = written
         self.root, self.seconds, self.keep = root, minutes * 60, keep
         self.leader, self.stop_file = leader, stop_file
         self.uploader, self.uri, self.say = uploader, uri, say
@@ -181,15 +252,13 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         _control: TrainerControl,
         **_: Any,
     ) -> None:
-        if args.world_size > 1:
-            import torch.distributed as dist
-
-            dist.barrier()
+        _meet(args)
         self.saved_at = time.monotonic()
         if not self.leader:
             return
         started = time.monotonic()
         folder = self.root / f"checkpoint-{state.global_step}"
+        self.written.write(folder)
         entries = write_manifest(folder)
         size = sum(e.size_bytes for e in entries)
         self.say(f"{folder.name} is whole: {size:,} bytes, sealed in {time.monotonic() - started:.1f} s")

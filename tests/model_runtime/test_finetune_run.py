@@ -21,7 +21,7 @@ from model_runtime.generate import Generator
 from model_runtime.load import LoadOptions, load
 from model_runtime.manifest import NAME
 from model_runtime.tiny import build
-from model_runtime.training.checkpoints import FOLDER, all_checkpoints, fetch_newest, newest_whole
+from model_runtime.training.checkpoints import FOLDER, all_checkpoints, newest_whole
 from model_runtime.training.launch import run
 from model_runtime.training.metrics import FILE, Log, Meter, read_metrics
 from model_runtime.training.outcome import take_outcome
@@ -318,12 +318,30 @@ def test_a_new_machine_goes_on_from_s3(s3: Any, tiny: Any, tmp_path: Path, data:
     assert len(kept) == 2, "older checkpoints are thinned out there as well"
     newest = f"output/training/{FOLDER}/{kept[-1]}"
     s3.delete_object(Bucket="runs-of-a-test", Key=f"{newest}/{NAME}")  # an upload that was cut
-    fetched = fetch_newest(uri, tmp_path / "second" / FOLDER, print, client=s3)
-    assert fetched is not None
-    assert fetched.name == kept[0]
     second = runs.settings(tmp_path / "second", tiny("t5"), data, **more)
     assert runs.train(second).kind == "done"
     rest = runs.losses(tmp_path / "second")
     whole = runs.losses(tmp_path / "whole")
     assert rest == pytest.approx({step: whole[step] for step in rest}, abs=1e-6)
     assert min(rest) == int(kept[0].split("-")[1]) + 1
+
+
+def test_a_new_machine_fetches_the_best_checkpoint_as_well_and_hands_it_over(
+    s3: Any, tiny: Any, tmp_path: Path, data: Path
+) -> None:
+    """The loss rises after the first evaluations: the best is older than what the run goes on from."""
+    more: dict[str, Any] = {
+        "upload": "s3://runs-of-a-test/best", "checkpoint_minutes": ALWAYS, "keep_checkpoints": 1, "evaluations": 6,
+        "validation_share": 0.2, "learning_rate": 0.5, "schedule": "constant",
+    }  # fmt: skip
+    assert runs.train(runs.settings(tmp_path / "first", tiny("t5"), data, **more)).kind == "done"
+    evaluations = [line for line in read_metrics(tmp_path / "first" / FILE) if line["kind"] == "eval"]
+    best = min(evaluations, key=lambda line: line["loss"])["step"]
+    kept = {path.name for path in (tmp_path / "first" / FOLDER).iterdir()}
+    assert best < max(line["step"] for line in evaluations)
+    assert f"checkpoint-{best}" in kept
+    assert runs.train(runs.settings(tmp_path / "second", tiny("t5"), data, **more)).kind == "done"
+    first, second = ((tmp_path / name / "artifact" / "model" / "model.safetensors") for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes(), "the best, not the last"
+    record = json.loads((tmp_path / "second" / "artifact" / "training.json").read_text())
+    assert record["result"]["best_step"] == best
