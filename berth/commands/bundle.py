@@ -91,6 +91,7 @@ def bundle(
     json_output: JsonOption = False,
 ) -> None:
     """Write the folder that a stack's machines run, upload it; or a model folder for LMI, SageMaker, `berth serve`."""
+    from berth.named import is_stack
     from sizing.errors import UserError
 
     options: dict[str, Any] = {
@@ -103,7 +104,7 @@ def bundle(
     stack_only = {
         "--upload": upload, "--model-folder": model_folder is not None, "--sandbox": sandbox, "--yes": yes,
     }  # fmt: skip
-    if is_stack(what):
+    if what != "feedback" and is_stack(what):
         if include_weights or feedback_uri:
             raise UserError("--include-weights and --feedback-uri are not for a stack; --model-folder uploads a model")
         if not upload and (wrong := [o for o in ("--model-folder", "--sandbox", "--yes") if stack_only[o]]):
@@ -121,25 +122,6 @@ def bundle(
     _show(made)
     if what != "feedback":
         console().print(f"\nNext\n  berth serve {made.folder}", soft_wrap=True)
-
-
-def is_stack(what: str) -> bool:
-    """Whether `what` means a stack of the project and no folder. Raises `UserError` where it could be either, or none.
-
-    A name without a slash is a stack, a folder, or the word feedback; with one it is never a stack.
-    """
-    from infra.stack_files import project_root, stack_names
-    from sizing.errors import UserError, unknown
-
-    if what == "feedback" or not what or any(sign in what for sign in "/\\:~."):
-        return False
-    root = project_root()
-    known = stack_names(root)
-    if what in known and Path(what).is_dir():
-        raise UserError(f"{what} is a stack and a folder here; write ./{what} for the folder")
-    if what not in known and not Path(what).is_dir():
-        raise unknown("stack", what, known, "a folder, s3://BUCKET/PREFIX or a hub id (org/name) works as well")
-    return what in known
 
 
 def _of_model(

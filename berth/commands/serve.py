@@ -1,28 +1,35 @@
-"""`berth serve`: a model folder behind the routes that LMI has, on this machine."""
+"""`berth serve`: a model folder, or what a stack uploaded, behind the routes that LMI has, on this machine."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from model_runtime.serving import Options
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(
-    epilog="FOLDER is a model folder of `berth bundle`, or a model's own folder (config.json, *.safetensors). SIGTERM "
-    "and Ctrl-C drain: what was taken is answered, new requests get 503."
+    epilog="WHAT is a model folder of `berth bundle`, a model's own folder (config.json, *.safetensors), or a stack: "
+    "its bundle and model are then fetched from its bucket and held against the manifests that its file records, as "
+    "its host does. SIGTERM and Ctrl-C drain: what was taken is answered, new requests get 503."
 )
 def serve(
-    folder: Annotated[
-        Path | None, typer.Argument(help="The model folder, or a model's own folder.", show_default=False)
-    ] = None,
+    what: Annotated[
+        str,
+        typer.Argument(metavar="WHAT", help="A model folder, a model's own folder, or a stack.", show_default=False),
+    ] = "",
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Of a stack: what it uploaded to the local AWS.")] = False,
     port: Annotated[int, typer.Option("--port", "-p", help="The port; 0 takes a free one and prints it.")] = 8080,
     host: Annotated[str, typer.Option("--host", help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     tiny: Annotated[
-        str, typer.Option("--tiny", help="Instead of FOLDER: a tiny model made on the spot: t5, llama, gpt2 or bert.")
+        str, typer.Option("--tiny", help="Instead of WHAT: a tiny model made on the spot: t5, llama, gpt2 or bert.")
     ] = "",
     dtype: Annotated[str, typer.Option("--dtype", help="Over the folder's own: auto, fp32, fp16 or bf16.")] = "",
     quantize: Annotated[str, typer.Option("--quantize", help="Over the folder's own: none, int8, nf4, nf4-dq.")] = "",
@@ -65,11 +72,15 @@ def serve(
     needs_runtime("berth serve")
     from tempfile import TemporaryDirectory
 
+    from berth.named import is_stack
     from model_runtime.errors import ModelError
     from model_runtime.serving import Options, open_and_serve
 
-    if (folder is None) == (not tiny):
-        raise UserError("give a model folder, or --tiny t5|llama|gpt2|bert for one made on the spot")
+    if bool(what) == bool(tiny):
+        raise UserError("give a model folder or a stack, or --tiny t5|llama|gpt2|bert for one made on the spot")
+    stack = bool(what) and is_stack(what)
+    if sandbox and not stack:
+        raise UserError(f"--sandbox is for a stack, and {what or '--tiny'} is none of this project")
     options = Options(
         overrides={
             name: value
@@ -97,15 +108,29 @@ def serve(
 
     try:
         with TemporaryDirectory(prefix="berth-tiny-") as place:
+            folder = Path(what)
             if tiny:
                 from model_runtime.tiny import KINDS, build
 
                 if tiny not in KINDS:
                     raise UserError(f"--tiny is {tiny!r}; one of {', '.join(KINDS)}")
                 folder = build(tiny, Path(place) / f"tiny-{tiny}")
-            if folder is None:
-                raise UserError("give a model folder")
+            elif stack:
+                folder, options = _of_stack(what, sandbox, options, say)
             open_and_serve(folder, host, port, options, say=say)
     except ModelError as error:
         raise UserError(str(error)) from error
     sys.stdout.flush()
+
+
+def _of_stack(name: str, sandbox: bool, options: Options, say: Callable[[str], None]) -> tuple[Path, Options]:
+    """Fetch a stack's bundle and model, checked; its weights are those that were fetched, as `BERTH_MODEL_DIR` says on
+    the host."""
+    from dataclasses import replace
+
+    from infra.stack_files import project_root
+    from infra.uploads.place import open_artifacts
+    from infra.uploads.receive import receive
+
+    got = receive(open_artifacts(name, project_root(), sandbox=sandbox), say=say)
+    return got.bundle, replace(options, overrides={**options.overrides, "model": str(got.model.resolve())})
