@@ -82,6 +82,8 @@ class Changes:
     changes: tuple[ResourceChange, ...]
     standing: tuple[Any, ...] = ()
     coming: tuple[Any, ...] | None = None
+    plan: Any = None
+    """The `infra.plan.Plan` that was made for it, None where none was."""
 
     def of(self, *operations: Operation) -> list[ResourceChange]:
         return [c for c in self.changes if c.operation in operations]

@@ -250,6 +250,10 @@ def _tags(found: Extension, cloud: Cloud) -> None:
             cloud.client("iam").tag_role(RoleName=one.name, Tags=tag)
         elif one.kind == "iam:instance-profile":
             cloud.client("iam").tag_instance_profile(InstanceProfileName=one.name, Tags=tag)
+        elif one.kind == "route53:hostedzone":  # global: the tagging API of one region knows it alone
+            cloud.client("route53").change_tags_for_resource(
+                ResourceType="hostedzone", ResourceId=one.name, AddTags=tag
+            )
     _tag_others([f for f in tagged if _by_tagging_api(f)], later, cloud)
 
 
@@ -257,7 +261,7 @@ _MACHINE = "ec2:instance"
 
 
 def _by_tagging_api(found: Found) -> bool:
-    return found.id.startswith("arn:") and found.kind.split(":")[0] not in ("iam", "autoscaling", "ec2")
+    return found.id.startswith("arn:") and found.kind.split(":")[0] not in ("iam", "autoscaling", "ec2", "route53")
 
 
 def _tag_others(found: list[Found], later: str, cloud: Cloud) -> None:

@@ -114,7 +114,7 @@ def look_ahead(
     # The engine needs what the doctor may have found missing; the plan needs nothing.
     lame = any(f.status == "failed" for f in findings)
     changes = Changes(stack, ()) if lame else engine.preview(stack)
-    plan = plan_stack(stack, engine.project, clock=clock)
+    plan = changes.plan or plan_stack(stack, engine.project, clock=clock)
     if changes.coming is not None:
         plan = replace(plan, resources=tuple(changes.coming))
     bill = bill_of(plan)

@@ -123,7 +123,7 @@ class PulumiEngine:
             plan = plan_stack(stack, self.project)
             planned = [r for r in plan.resources if r.custom and r.type.startswith("aws:")]
             self._planned[stack] = len(planned)
-            return Changes(stack, tuple(ResourceChange("create", r.type, r.name, r.urn) for r in planned))
+            return Changes(stack, tuple(ResourceChange("create", r.type, r.name, r.urn) for r in planned), plan=plan)
         heard = _Heard()
         with self._asking(stack, heard):
             self._stack(stack).preview(on_event=heard)

@@ -71,6 +71,7 @@ class WalkEngine:
         clock: Callable[[], datetime] = now,
     ) -> None:
         self.place, self._provider, self._clock = place, provider, clock
+        self._planned: dict[str, int] = {}
 
     @property
     def name(self) -> str:
@@ -94,7 +95,9 @@ class WalkEngine:
         if record is None or not record.complete:
             plan = plan_file(file, self.project, clock=self._clock)
             resources = [r for r in plan.resources if r.custom and r.type.startswith("aws:")]
-            return Changes(stack, tuple(ResourceChange("create", r.type, r.name, r.urn) for r in resources))
+            self._planned[stack] = len(resources)
+            changes = tuple(ResourceChange("create", r.type, r.name, r.urn) for r in resources)
+            return Changes(stack, changes, plan=plan)
         return self._compared(file, record)
 
     def up(self, stack: str, tell: Tell = silent) -> Mapping[str, Any]:
@@ -103,17 +106,19 @@ class WalkEngine:
             journal = self._journal()
             record = journal.stacks.get(stack)
             if record is not None and record.complete:
-                if not self._compared(file, record).empty:
+                different = self._compared(file, record).of("create", "update", "replace", "delete")
+                if different:
+                    said = ", ".join(f"{c.operation} {c.name} ({', '.join(c.keys)})" for c in different[:3])
                     raise UserError(
-                        f"stack {stack} stands otherwise than its file says, and without the pulumi CLI it is not "
-                        f"changed: `berth down {stack} --sandbox`, then up again; or install the CLI: {INSTALL_URL}"
+                        f"stack {stack} stands otherwise than its file says ({len(different)} changes: {said}), and "
+                        f"without the pulumi CLI it is not changed: `berth down {stack} --sandbox`, then up again; or "
+                        f"install the CLI: {INSTALL_URL}"
                     )
                 return record.outputs
             provider = self._of(file.region)
             if record is not None:
                 self._clear(stack, provider, journal, tell)
-            plan = plan_file(file, self.project, clock=self._clock)
-            total = sum(r.custom and r.type.startswith("aws:") for r in plan.resources)
+            total = self._planned.get(stack, 0)
             try:
                 made = walk.bring_up(file, provider, journal, tell=_told(tell), total=total, clock=self._clock)
             except walk.StackFailedError as error:

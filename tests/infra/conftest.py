@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from infra_projects import Project, committed
+from lifecycle_sandbox import lifecycle_aws, world
 
 from infra.plan import Plan
 
@@ -21,3 +22,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def plan_of() -> Callable[[str], Plan]:
     return committed
+
+
+__all__ = ["lifecycle_aws", "plan_of", "project", "world"]
