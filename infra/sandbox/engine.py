@@ -15,6 +15,7 @@ from pulumi.provider.experimental.property_value import Computed, PropertyValue
 
 from infra.plan import UNKNOWN
 from infra.sandbox.aws import Aws
+from infra.sandbox.catalogue import kind_of
 from infra.sandbox.provider import SandboxProvider
 from infra.sandbox.server import find, sandbox_dir
 from infra.sandbox.variable import ENDPOINT
@@ -64,10 +65,26 @@ _INPUTS = "berthInputs"
 """Key of a state under which the provider keeps the inputs: its outputs hold more than was given."""
 
 
+_KIND = engine.PropertyDiffKind
+_DIFF_KINDS = {
+    (True, True, False): _KIND.UPDATE,
+    (True, True, True): _KIND.UPDATE_REPLACE,
+    (False, True, False): _KIND.ADD,
+    (False, True, True): _KIND.ADD_REPLACE,
+    (True, False, False): _KIND.DELETE,
+    (True, False, True): _KIND.DELETE_REPLACE,
+}
+"""How the engine names a difference: by whether the key was given before, is given after, and replaces."""
+
+
 def _inputs_of(state: Mapping[str, PropertyValue]) -> dict[str, Any]:
     """The inputs that a state was made of; a state of another provider's has all of it taken for inputs."""
     found = plain_all(state)
     return dict(found.get(_INPUTS, found))
+
+
+def _name(urn: str) -> str:
+    return urn.rsplit("::", 1)[-1]
 
 
 def _type(urn: str) -> str:
@@ -112,14 +129,18 @@ class EngineProvider(engine.Provider):
         return engine.CheckResponse(inputs=wrapped_all(inputs))
 
     async def diff(self, request: engine.DiffRequest) -> engine.DiffResponse:
-        new = plain_all(request.new_inputs)
-        old = _inputs_of(request.old_state)
-        change = self.provider.diff(_type(request.urn), old, new, request.ignore_changes)
+        type_, new, old = _type(request.urn), plain_all(request.new_inputs), _inputs_of(request.old_state)
+        change = self.provider.diff(type_, _name(request.urn), old, new, request.ignore_changes)
         return engine.DiffResponse(
             changes=bool(change.changed),
             replaces=list(change.replaces),
+            stables=sorted(set(plain_all(request.old_state)) - {*old, *kind_of(type_).moving, _INPUTS}),
             diffs=list(change.changed),
             delete_before_replace=change.delete_first,
+            detailed_diff={
+                key: engine.PropertyDiff(_DIFF_KINDS[key in old, key in new, key in change.replaces], input_diff=True)
+                for key in change.changed
+            },
         )
 
     async def create(self, request: engine.CreateRequest) -> engine.CreateResponse:
@@ -141,13 +162,13 @@ class EngineProvider(engine.Provider):
         )
 
     async def update(self, request: engine.UpdateRequest) -> engine.UpdateResponse:
-        new = plain_all(request.news)
+        type_, old = _type(request.urn), _inputs_of(request.olds)
+        new = {**plain_all(request.news), **{k: old[k] for k in request.ignore_changes if k in old}}
         if request.preview:
-            return engine.UpdateResponse(properties=wrapped_all({**new, _INPUTS: new}))
-        old = _inputs_of(request.olds)
-        kept = {k: old[k] for k in request.ignore_changes if k in old}
-        outputs = self.provider.update(_type(request.urn), request.name, request.resource_id, old, {**new, **kept})
-        return engine.UpdateResponse(properties=wrapped_all({**outputs, _INPUTS: {**new, **kept}}))
+            outputs = self.provider.settled(type_, old, new, plain_all(request.olds))
+        else:
+            outputs = self.provider.update(type_, request.name, request.resource_id, old, new)
+        return engine.UpdateResponse(properties=wrapped_all({**outputs, _INPUTS: new}))
 
     async def delete(self, request: engine.DeleteRequest) -> None:
         inputs = _inputs_of(request.properties)

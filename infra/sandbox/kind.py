@@ -29,11 +29,18 @@ class Kind:
     delete: Callable[[Aws, str, Inputs], None]
     update: Callable[[Aws, str, Inputs, Inputs], None] | None = None
     in_place: frozenset[str] = frozenset()
+    replaced: Callable[[Inputs, Inputs], set[str]] = lambda _old, _new: set()
+    """Of the inputs in `in_place`, those whose change replaces the resource all the same, by the old and new inputs."""
+    moving: frozenset[str] = frozenset()
+    """Outputs that a change in place may alter. The engine takes them for unknown until it is made."""
     names: str = ""
     """The input that the provider fills with the logical name and a suffix where none is given."""
     name_limit: int = 255
     delete_first: bool = False
-    """On replacement the old one must go before its successor can be made: AWS allows one of its name or place."""
+    """On replacement the old one must go before its successor can be made: AWS allows one in its place.
+
+    One with a name of a person's choice goes first in any case; an automatic name is made anew.
+    """
     lacking: str = ""
     """What moto has nothing of: the resource is then recorded, not made, and said so."""
     omits: str = ""

@@ -20,9 +20,11 @@ _ORIGINS = "origins"
 """Folder of the stack files as they were copied, by which a change of the person's is told from a recorded choice."""
 _MAIN = '''"""What Pulumi's engine starts as the provider `aws`: the sandbox's, of the package `infra`."""
 
-from infra.sandbox.plugin.__main__ import serve
+import sys
 
-serve()
+from infra.sandbox.serve import serve
+
+serve(sys.argv[1:])
 '''
 
 

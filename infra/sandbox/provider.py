@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from botocore.parsers import ResponseParserError
 
 from infra.sandbox.aws import Aws
 from infra.sandbox.catalogue import kind_of
-from infra.sandbox.kind import Inputs, Outputs
+from infra.sandbox.kind import Inputs, Kind, Outputs
 from sizing.errors import UserError
 
 _IMAGES = "/aws/service/deeplearning/ami/"
@@ -58,11 +59,19 @@ class SandboxProvider:
                 )
         return found
 
-    def diff(self, type_: str, old: Inputs, new: Inputs, ignored: Sequence[str] = ()) -> Change:
+    def diff(self, type_: str, name: str, old: Inputs, new: Inputs, ignored: Sequence[str] = ()) -> Change:
         """What changed between two sets of inputs, without the keys in `ignored`, and what AWS can only replace."""
         kind = kind_of(type_)
-        changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k) and k not in ignored)
-        return Change(tuple(changed), tuple(k for k in changed if k not in kind.in_place), kind.delete_first)
+        changed = tuple(sorted(k for k in {*old, *new} if old.get(k) != new.get(k) and k not in ignored))
+        forced = kind.replaced(old, new)
+        replaces = tuple(k for k in changed if k not in kind.in_place or k in forced)
+        return Change(changed, replaces, kind.delete_first or _chosen_name(kind, name, old, new))
+
+    def settled(self, type_: str, old: Inputs, new: Inputs, outputs: Mapping[str, Any]) -> Outputs:
+        """Outputs that are known before a change in place is made: those of today that the change leaves alone."""
+        kind = kind_of(type_)
+        kept = {k: v for k, v in outputs.items() if k not in old and k not in kind.moving}
+        return {**kept, **new}
 
     def create(
         self, type_: str, name: str, inputs: Inputs, made: Callable[[str], None] = lambda _: None
@@ -88,7 +97,7 @@ class SandboxProvider:
 
     def update(self, type_: str, name: str, id_: str, old: Inputs, new: Inputs) -> Outputs:
         """Change it in place; returns its outputs. Raises `RefusedError` for a change that only a replacement makes."""
-        kind, change = kind_of(type_), self.diff(type_, old, new)
+        kind, change = kind_of(type_), self.diff(type_, name, old, new)
         if change.replaces or kind.update is None:
             raise RefusedError(f"{type_} {name}: {', '.join(change.changed)} cannot be changed; it must be replaced")
         with asking(type_, name, "to change it"):
@@ -136,6 +145,13 @@ class SandboxProvider:
         image = max(images["Images"], key=lambda i: (i["CreationDate"], i["ImageId"]))
         self.stand_ins[name] = f"{image['ImageId']} ({image['Name'].strip()})"
         return {"id": name, "name": name, "value": image["ImageId"], "type": "String"}
+
+
+def _chosen_name(kind: Kind, name: str, old: Inputs, new: Inputs) -> bool:
+    """Whether a resource keeps a name that was not made for it from the logical one."""
+    given = str(new.get(kind.names) or "")
+    kept = bool(given) and given == old.get(kind.names)
+    return kept and re.fullmatch(f"{re.escape(name)}-[0-9a-f]{{7}}", given) is None
 
 
 @contextmanager

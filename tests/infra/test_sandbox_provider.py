@@ -49,13 +49,27 @@ def wait(call: Coroutine[Any, Any, T]) -> T:
 
 def test_a_change_is_made_in_place_or_by_replacement_as_in_aws(provider: SandboxProvider) -> None:
     old = {"cidrBlock": "10.1.0.0/16", "enableDnsSupport": True, "tags": TAGS}
-    assert provider.diff(VPC, old, {**old, "tags": {}}).replaces == ()
-    assert provider.diff(VPC, old, {**old, "cidrBlock": "10.2.0.0/16"}).replaces == ("cidrBlock",)
-    assert provider.diff(VPC, old, old).changed == ()
-    machine = {"ami": "ami-1", "instanceType": "g4dn.xlarge", "userData": "x"}
+    assert provider.diff(VPC, "net", old, {**old, "tags": {}}).replaces == ()
+    assert provider.diff(VPC, "net", old, {**old, "cidrBlock": "10.2.0.0/16"}).replaces == ("cidrBlock",)
+    assert provider.diff(VPC, "net", old, old).changed == ()
+    type_, machine = "aws:ec2/instance:Instance", {"ami": "ami-1", "instanceType": "g4dn.xlarge", "userData": "x"}
     changed = {**machine, "ami": "ami-2", "userData": "y"}
-    change = provider.diff("aws:ec2/instance:Instance", machine, changed, ["ami"])
-    assert (change.changed, change.replaces) == (("userData",), ("userData",))
+    change = provider.diff(type_, "host", machine, changed, ["ami"])
+    assert (change.changed, change.replaces) == (("userData",), ())
+    change = provider.diff(type_, "host", machine, {**changed, "userDataReplaceOnChange": True}, ["ami"])
+    assert change.replaces == ("userData",)
+    disk = {"encrypted": True, "volumeSize": 100}
+    machine["rootBlockDevice"] = disk
+    for key, value, replaces in (("volumeSize", 200, ()), ("encrypted", False, ("rootBlockDevice",))):
+        change = provider.diff(type_, "host", machine, {**machine, "rootBlockDevice": {**disk, key: value}})
+        assert (change.changed, change.replaces) == (("rootBlockDevice",), replaces)
+
+
+def test_a_successor_is_made_first_unless_both_would_have_one_name(provider: SandboxProvider) -> None:
+    type_, given = "aws:lb/targetGroup:TargetGroup", {"name": "hosts", "port": 80}
+    assert provider.diff(type_, "hosts", given, {**given, "port": 81}).delete_first is True
+    given["name"] = "hosts-0123abc"
+    assert provider.diff(type_, "hosts", given, {**given, "port": 81}).delete_first is False
 
 
 def test_every_kind_says_what_it_changes_in_place_only_where_it_can(provider: SandboxProvider) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from infra.sandbox.aws import Aws
 from infra.sandbox.kind import Found, Inputs, Kind, or_gone, take, unless_gone
 from infra.sandbox.services.ec2_network import TAGS, arn, retag, tag_specification
+from sizing.errors import UserError
 
 
 def _create_group(aws: Aws, inputs: Inputs) -> str:
@@ -45,7 +46,9 @@ def _delete_group(aws: Aws, id_: str, _inputs: Inputs) -> None:
 
 
 def _adopt_default(aws: Aws, inputs: Inputs) -> str:
-    """A VPC's default group is not made but taken over, and emptied."""
+    """A VPC's default group is not made but taken over, and emptied. Raises `UserError` for rules of its own."""
+    if inputs.get("ingress") or inputs.get("egress"):
+        raise UserError("the sandbox only empties a VPC's default security group; give it no rules")
     found = aws.client("ec2").describe_security_groups(
         Filters=[
             {"Name": "vpc-id", "Values": [inputs["vpcId"]]},
@@ -63,6 +66,7 @@ def _leave_default(_aws: Aws, _id: str, _inputs: Inputs) -> None:
 
 
 _EITHER = {"IpProtocol": "ipProtocol", "FromPort": "fromPort", "ToPort": "toPort"}
+_RULE = frozenset({*_EITHER.values(), "description", "cidrIpv4", "referencedSecurityGroupId"})
 
 
 def _permission(inputs: Inputs) -> dict[str, Any]:
@@ -94,6 +98,18 @@ def _rule(direction: str, egress: bool) -> Kind:
 
         return or_gone(found)
 
+    def update(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
+        if any(old.get(key) != new.get(key) for key in _RULE):
+            rule = {
+                **take(new, **_EITHER, Description="description"),
+                **take(new, CidrIpv4="cidrIpv4", ReferencedGroupId="referencedSecurityGroupId"),
+            }
+            aws.client("ec2").modify_security_group_rules(
+                GroupId=new["securityGroupId"],
+                SecurityGroupRules=[{"SecurityGroupRuleId": id_, "SecurityGroupRule": rule}],
+            )
+        retag(aws, id_, old, new)
+
     def delete(aws: Aws, id_: str, inputs: Inputs) -> None:
         # A rule that is not there is reported under the group's name in moto and by its own in AWS.
         if read(aws, id_, inputs) is not None:
@@ -102,7 +118,7 @@ def _rule(direction: str, egress: bool) -> Kind:
             )
 
     name = f"SecurityGroup{direction.capitalize()}Rule"
-    return Kind(f"aws:vpc/s{name[1:]}:{name}", create, read, delete, retag, TAGS, delete_first=True)
+    return Kind(f"aws:vpc/s{name[1:]}:{name}", create, read, delete, update, TAGS | _RULE, delete_first=True)
 
 
 KINDS = (

@@ -241,9 +241,17 @@ def _create_endpoint(aws: Aws, inputs: Inputs) -> str:
     )
 
 
+_PLACES = {"routeTableIds": "RouteTableIds", "subnetIds": "SubnetIds", "securityGroupIds": "SecurityGroupIds"}
+
+
 def _update_endpoint(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
-    if old.get("policy") != new.get("policy"):
-        aws.client("ec2").modify_vpc_endpoint(VpcEndpointId=id_, PolicyDocument=new["policy"])
+    change = take(new, PolicyDocument="policy") if old.get("policy") != new.get("policy") else {}
+    for key, parameter in _PLACES.items():
+        before, after = set(old.get(key) or []), set(new.get(key) or [])
+        change |= {f"Add{parameter}": sorted(after - before)} if after - before else {}
+        change |= {f"Remove{parameter}": sorted(before - after)} if before - after else {}
+    if change:
+        aws.client("ec2").modify_vpc_endpoint(VpcEndpointId=id_, **change)
     retag(aws, id_, old, new)
 
 
@@ -323,7 +331,8 @@ KINDS = (
     ),
     Kind(
         "aws:ec2/vpcEndpoint:VpcEndpoint", _create_endpoint, _read_endpoint,
-        _remove("delete_vpc_endpoints", "VpcEndpointIds", many=True), _update_endpoint, frozenset({"tags", "policy"}),
+        _remove("delete_vpc_endpoints", "VpcEndpointIds", many=True), _update_endpoint,
+        TAGS | {"policy", *_PLACES},
     ),
     Kind(
         "aws:ec2/flowLog:FlowLog", _create_flow_log, _read_flow_log,

@@ -140,8 +140,9 @@ def _notifications(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def _create_budget(aws: Aws, inputs: Inputs) -> str:
+    tags = {"ResourceTags": pairs(inputs["tags"])} if inputs.get("tags") else {}
     aws.client("budgets").create_budget(
-        AccountId=aws.account, Budget=_budget(inputs), NotificationsWithSubscribers=_notifications(inputs)
+        AccountId=aws.account, Budget=_budget(inputs), NotificationsWithSubscribers=_notifications(inputs), **tags
     )
     return f"{aws.account}:{inputs['name']}"
 
@@ -189,7 +190,7 @@ KINDS = (
     ),
     Kind(
         "aws:budgets/budget:Budget", _create_budget, _read_budget, _delete_budget, _update_budget,
-        frozenset({"budgetType", "timeUnit", "limitAmount", "limitUnit", "costFilters", "notifications"}),
+        frozenset({"budgetType", "timeUnit", "limitAmount", "limitUnit", "costFilters", "notifications", "tags"}),
         names="name", name_limit=100,
     ),
 )  # fmt: skip

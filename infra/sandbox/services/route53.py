@@ -35,6 +35,12 @@ def _tag_zone(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
         aws.client("route53").change_tags_for_resource(ResourceType="hostedzone", ResourceId=id_, **change)
 
 
+def _update_zone(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
+    if old.get("comment") != new.get("comment"):
+        aws.client("route53").update_hosted_zone_comment(Id=id_, Comment=new.get("comment") or "")
+    _tag_zone(aws, id_, old, new)
+
+
 def _read_zone(aws: Aws, id_: str, _inputs: Inputs) -> Found:
     def read() -> Found:
         found = aws.client("route53").get_hosted_zone(Id=id_)
@@ -92,6 +98,6 @@ def _delete_record(aws: Aws, id_: str, inputs: Inputs) -> None:
 
 
 KINDS = (
-    Kind("aws:route53/zone:Zone", _create_zone, _read_zone, _delete_zone, _tag_zone, frozenset({"tags"})),
+    Kind("aws:route53/zone:Zone", _create_zone, _read_zone, _delete_zone, _update_zone, frozenset({"comment", "tags"})),
     put("aws:route53/record:Record", _put_record, _read_record, _delete_record, {"records", "ttl"}),
 )

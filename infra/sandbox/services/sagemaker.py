@@ -76,8 +76,11 @@ def _create_endpoint(aws: Aws, inputs: Inputs) -> str:
 
 
 def _update_endpoint(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
+    """moto has no UpdateEndpoint: for another configuration the endpoint is made anew, under its name and its ARN."""
     if old["endpointConfigName"] != new["endpointConfigName"]:
-        _sm(aws).update_endpoint(EndpointName=id_, EndpointConfigName=new["endpointConfigName"])
+        unless_gone(_sm(aws).delete_endpoint, EndpointName=id_)
+        _create_endpoint(aws, new)
+        return
     _update_tags("endpoint", "Endpoint")(aws, id_, old, new)
 
 
@@ -123,6 +126,6 @@ KINDS = (
     Kind(
         "aws:sagemaker/endpoint:Endpoint", _create_endpoint, _read("describe_endpoint", "EndpointName", "EndpointArn"),
         _delete("delete_endpoint", "EndpointName"), _update_endpoint, frozenset({"endpointConfigName", "tags"}),
-        names="name", name_limit=63, delete_first=True,
+        names="name", name_limit=63,
     ),
 )  # fmt: skip

@@ -30,8 +30,8 @@ _GROUP = {
     "DefaultInstanceWarmup": "defaultInstanceWarmup",
     "CapacityRebalance": "capacityRebalance",
 }
-_NOT_SENT = frozenset({"instanceRefresh", "waitForCapacityTimeout"})
-"""What the provider itself does with a group, and no call of Auto Scaling's."""
+_NOT_SENT = frozenset({"instanceRefresh", "waitForCapacityTimeout", "initialLifecycleHooks"})
+"""What the provider itself does with a group, or gives it at its birth only: no call of Auto Scaling's changes it."""
 
 
 def _group(inputs: Inputs) -> dict[str, Any]:
@@ -71,6 +71,12 @@ def _create_group(aws: Aws, inputs: Inputs) -> str:
 def _update_group(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
     scaling = aws.client("autoscaling")
     scaling.update_auto_scaling_group(AutoScalingGroupName=id_, **_group(new))
+    before, after = (set(i.get("targetGroupArns") or []) for i in (old, new))
+    for call, moved in (("detach", before - after), ("attach", after - before)):
+        if moved:
+            getattr(scaling, f"{call}_load_balancer_target_groups")(
+                AutoScalingGroupName=id_, TargetGroupARNs=sorted(moved)
+            )
     if _tags(new):
         scaling.create_or_update_tags(Tags=_tags(new))
     removed = {t["Key"] for t in _tags(old)} - {t["Key"] for t in _tags(new)}
@@ -218,8 +224,8 @@ KINDS = (
     Kind(
         "aws:autoscaling/group:Group", _create_group, _read_group, _delete_group, _update_group,
         frozenset({*_GROUP.values(), *_NOT_SENT, "vpcZoneIdentifiers", "launchTemplate", "mixedInstancesPolicy",
-                   "tags"}),
-        names="name", delete_first=True,
+                   "targetGroupArns", "tags"}),
+        names="name",
     ),
     put(
         "aws:autoscaling/policy:Policy", _put_policy, _read_policy, _delete_policy,

@@ -30,6 +30,11 @@ def _update_log_group(aws: Aws, id_: str, old: Inputs, new: Inputs) -> None:
             logs.put_retention_policy(logGroupName=id_, retentionInDays=int(new["retentionInDays"]))
         else:
             logs.delete_retention_policy(logGroupName=id_)
+    if old.get("kmsKeyId") != new.get("kmsKeyId"):
+        if new.get("kmsKeyId"):
+            logs.associate_kms_key(logGroupName=id_, kmsKeyId=new["kmsKeyId"])
+        else:
+            logs.disassociate_kms_key(logGroupName=id_)
     given, removed = changed_tags(old, new)
     if given:
         logs.tag_log_group(logGroupName=id_, tags=given)
@@ -107,7 +112,7 @@ def _delete_dashboard(aws: Aws, id_: str, _inputs: Inputs) -> None:
 KINDS = (
     Kind(
         "aws:cloudwatch/logGroup:LogGroup", _create_log_group, _read_log_group, _delete_log_group, _update_log_group,
-        frozenset({"retentionInDays", "tags"}), names="name",
+        frozenset({"retentionInDays", "kmsKeyId", "tags"}), names="name",
     ),
     Kind(
         "aws:cloudwatch/metricAlarm:MetricAlarm", _put_alarm, _read_alarm, _delete_alarm, _update_alarm,
