@@ -9,6 +9,7 @@ TEST_VENV := .venv-test
 BIN := $(TEST_VENV)/bin
 WORKERS ?= 2
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
 
 export PYTHON MAKECMDGOALS
@@ -20,7 +21,12 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 # An environment is brought up to date when its requirements or the project's metadata change.
-$(VENV)/.ready: requirements/base.txt pyproject.toml scripts/venv.sh
+# $(VENV) is also where `pulumi up` runs the programs (Pulumi.yaml): the base is enough for that.
+$(VENV)/.ready: requirements/demo.txt requirements/uv.txt pyproject.toml scripts/venv.sh
+	@scripts/venv.sh $(VENV) demo
+	@touch $@
+
+$(VENV)/.base: requirements/base.txt pyproject.toml scripts/venv.sh
 	@scripts/venv.sh $(VENV) base
 	@touch $@
 
@@ -29,8 +35,11 @@ $(TEST_VENV)/.ready: requirements/test.txt requirements/uv.txt pyproject.toml sc
 	@touch $@
 
 .PHONY: demo
-demo: $(VENV)/.ready ## The main job on the embedded defaults: need, model, memory, machine, cost
-	@$(VENV)/bin/python scripts/demo.py
+demo: $(VENV)/.ready ## The whole story on this machine with no account: need, machine, bill, serve, tune, report, gone
+	@exec $(VENV)/bin/python scripts/demo.py $(DEMO_ARGS)
+
+.PHONY: base
+base: $(VENV)/.base ## The base alone into $(VENV), without torch: what sizes, plans, prices and `pulumi up` need
 
 .PHONY: test
 test: lint ## Everything that must hold: formatting, lint, types, tests
@@ -92,6 +101,7 @@ oracle: $(TEST_VENV)/.ready ## Estimates against accounting that allocates nothi
 .PHONY: lock
 lock: $(TEST_VENV)/.ready ## Pin and hash the requirements (UPGRADE=--upgrade for the newest)
 	$(UV_COMPILE) pyproject.toml requirements/build.in --output-file requirements/base.txt
+	$(UV_COMPILE) pyproject.toml requirements/build.in --extra runtime --extra sandbox --output-file requirements/demo.txt
 	$(UV_COMPILE) pyproject.toml requirements/build.in --extra runtime --extra dev --output-file requirements/test.txt
 	$(UV_COMPILE) --python-version 3.11 requirements/uv.in --output-file requirements/uv.txt
 	$(UV_COMPILE) --python-version 3.11 requirements/checkov.in --output-file requirements/checkov.txt

@@ -32,6 +32,7 @@ COMMANDS: tuple[str, ...] = (
     "preview",
     "up",
     "train",
+    "fetch",
     "status",
     "extend",
     "down",

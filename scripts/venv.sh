@@ -1,9 +1,9 @@
 #!/bin/sh
-# Usage: scripts/venv.sh DIR base|test
+# Usage: scripts/venv.sh DIR base|demo|test
 # Makes the virtual environment DIR (or brings it up to date) from the pinned, hashed requirements and installs the
 # project into it, editable and without dependencies. Needs Python >= 3.11 and a package index; nothing else.
 # PYTHON=... picks the interpreter. Plain pip installs `base`, so that a person's pip configuration counts; uv (itself
-# pinned and hashed) installs `test`, ten times the size, and pip does where uv cannot.
+# pinned and hashed) installs `demo` and `test`, ten times the size, and pip does where uv cannot.
 set -eu
 
 dir=$1
@@ -34,14 +34,21 @@ fi
 pip() { "$dir/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 
 echo "Installing the pinned requirements of requirements/$kind.txt into $dir"
-if [ "$kind" = test ]; then
-    pip install --require-hashes --requirement requirements/uv.txt
-    if ! "$dir/bin/uv" pip install --quiet --python "$dir/bin/python" --require-hashes --requirement requirements/test.txt; then
-        echo "uv could not install them; trying pip" >&2
-        pip install --require-hashes --requirement requirements/test.txt
-    fi
-else
+if [ "$kind" = base ]; then
     # Bytecode is written when a module is first used; the Pulumi provider alone has thousands that most never are.
     pip install --no-compile --require-hashes --requirement requirements/base.txt
+else
+    if [ "$kind" = demo ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
+        echo "torch brings NVIDIA's libraries along: 3 GB to download and 6 GB of disk, once"
+        quiet=
+    else
+        quiet=--quiet
+    fi
+    pip install --require-hashes --requirement requirements/uv.txt
+    if ! "$dir/bin/uv" pip install $quiet --python "$dir/bin/python" --require-hashes \
+        --requirement "requirements/$kind.txt"; then
+        echo "uv could not install them; trying pip" >&2
+        pip install --no-compile --require-hashes --requirement "requirements/$kind.txt"
+    fi
 fi
 pip install --no-deps --no-build-isolation --editable .

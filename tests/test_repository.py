@@ -179,6 +179,7 @@ def test_the_requirements_are_pinned_hashed_and_those_of_the_project() -> None:
     extras = project["optional-dependencies"]
     for name, wanted in (
         ("base", project["dependencies"]),
+        ("demo", [*project["dependencies"], *extras["runtime"], *extras["sandbox"]]),
         ("test", [*project["dependencies"], *extras["runtime"], *extras["dev"]]),
     ):
         pins = pinned(name)

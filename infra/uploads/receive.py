@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.places import output_prefix
+from infra.settings import TrainingSettings
 from infra.uploads.place import Artifacts
 from model_runtime.errors import ModelError
 from model_runtime.fetch import Fetched, fetch_s3
@@ -14,6 +16,8 @@ from model_runtime.manifest import NAME, check_folder
 from sizing.errors import UserError
 from sizing.hardware.cache import catalog_dir
 
+ARTIFACT = "artifact"
+"""Under a run's prefix: the folder that `berth finetune` leaves."""
 Say = Callable[[str], None]
 
 
@@ -47,6 +51,48 @@ def receive(artifacts: Artifacts, folder: Path | None = None, *, say: Say = lamb
     return Received(bundle, model)
 
 
+def receive_artifact(artifacts: Artifacts, folder: Path, *, say: Say = lambda _: None) -> str:
+    """Fetch what a stack has to give into `folder`, checked, and return where it lay.
+
+    Of a training stack that is the artifact of its newest run that left one, of a service its model. An earlier fetch
+    in `folder` is brought up to date; anything else there is refused. Raises `UserError`.
+    """
+    if folder.exists() and not (folder / NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there and is no artifact; give a folder that is new, empty or fetched before")
+    settings = artifacts.settings
+    if isinstance(settings, TrainingSettings):
+        uri, sha256 = newest_artifact(artifacts), ""
+    else:
+        uri, sha256 = artifacts.model_uri, settings.artifact_manifest_sha256
+    _fetch(artifacts, uri, folder, sha256, say)
+    return uri
+
+
+def newest_artifact(artifacts: Artifacts) -> str:
+    """Where the newest run of a training stack that left an artifact put it. Raises `UserError` where none did.
+
+    A manifest is written last, so a prefix without one is no artifact.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    name, base = artifacts.file.name, f"{output_prefix(artifacts.file.name)}/"
+    ending = f"/{ARTIFACT}/{NAME}"
+    try:
+        pages = artifacts.client.get_paginator("list_objects_v2").paginate(Bucket=artifacts.bucket, Prefix=base)
+        found = {
+            item["Key"]: item["LastModified"]
+            for page in pages
+            for item in page.get("Contents", [])
+            if item["Key"].endswith(ending)
+        }
+    except (BotoCoreError, ClientError) as error:
+        raise UserError(f"s3://{artifacts.bucket}/{base} cannot be listed: {error}") from error
+    if not found:
+        raise UserError(f"no run of stack {name} has left an artifact in s3://{artifacts.bucket}/{base}")
+    newest = max(found, key=lambda key: found[key])
+    return f"s3://{artifacts.bucket}/{newest.removesuffix(f'/{NAME}')}"
+
+
 def _fetch(artifacts: Artifacts, uri: str, folder: Path, sha256: str, say: Say) -> Path:
     try:
         got: Fetched = fetch_s3(uri, folder, client=artifacts.client, manifest_sha256=sha256)
@@ -55,7 +101,8 @@ def _fetch(artifacts: Artifacts, uri: str, folder: Path, sha256: str, say: Say) 
         entries = check_folder(folder)
         _remove_others(folder, {entry.path for entry in entries} | {NAME})
     except ModelError as error:
-        raise UserError(f"stack {artifacts.file.name}: {error}{_remedy(artifacts)}") from error
+        remedy = "" if isinstance(artifacts.settings, TrainingSettings) else _remedy(artifacts)
+        raise UserError(f"stack {artifacts.file.name}: {error}{remedy}") from error
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     said = f"manifest {sha256[:12]}…" if sha256 else "its manifest"
