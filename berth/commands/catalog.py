@@ -84,8 +84,8 @@ def refresh(
         list[str] | None,
         typer.Option(
             "--without",
-            help="Leave out sagemaker, savings or spot, e.g. for want of permission; its rates stay as they are. "
-            "May be given again.",
+            help="Leave out sagemaker, savings, spot or services, e.g. for want of permission; its rates stay as they "
+            "are. May be given again.",
         ),
     ] = None,
     json_output: JsonOption = False,

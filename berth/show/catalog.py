@@ -261,6 +261,7 @@ def summary_document(summary: Summary) -> dict[str, Any]:
         "types": summary.types,
         "offered": summary.offered,
         "priced": summary.priced,
+        "service_prices": summary.service_prices,
         "changed": [
             {"instance_type": name, "region": region, "before": before, "after": after}
             for name, region, before, after in summary.changed
@@ -274,6 +275,7 @@ def summary_document(summary: Summary) -> dict[str, Any]:
 def show_summary(out: Console, summary: Summary) -> None:
     """Print what a refresh did."""
     counts = f"{summary.offered} types offered, {summary.priced} priced, {summary.types} known in all"
+    counts += f"; {summary.service_prices} prices of services" if summary.service_prices else ""
     out.print(f"Refreshed {', '.join(summary.regions)}: {counts}.")
     for name, region, before, after in summary.changed[:_CHANGES_SHOWN]:
         change = (after - before) / before

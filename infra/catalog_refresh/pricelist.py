@@ -43,9 +43,9 @@ def ec2_rates(client: PricingClient, instance_type: str, region: str) -> dict[st
     }
     # Bare metal is listed under dedicated tenancy, some types under shared as well; they cost the same.
     tenancies = ("Shared", "Dedicated") if bare_metal else ("Shared",)
-    products = list(_products(client, "AmazonEC2", criteria, region))
+    listed = list(products(client, "AmazonEC2", criteria, region))
     for tenancy in tenancies:
-        for product in products:
+        for product in listed:
             attributes = field(product, ACTION, "product", "attributes")
             if attributes.get("tenancy") == tenancy and (rates := _rates(product)):
                 return rates
@@ -56,7 +56,7 @@ def sagemaker_rates(client: PricingClient, use: str, region: str) -> dict[str, f
     """US dollars an hour of SageMaker's ML instances for one `use` of `SAGEMAKER_USES`, by EC2 type (g5.xlarge)."""
     criteria = {"regionCode": region, "productFamily": "ML Instance", "platoinstancetype": use}
     found: dict[str, float] = {}
-    for product in _products(client, "AmazonSageMaker", criteria, region, without="sagemaker"):
+    for product in products(client, "AmazonSageMaker", criteria, region, without="sagemaker"):
         attributes = field(product, ACTION, "product", "attributes")
         # "ml.g5.xlarge", "ml.g5.xlarge-Hosting", or only in the usage type: "USE1-Host:ml.g5.xlarge".
         names = (attributes.get(name, "") for name in ("instanceName", "instanceType", "usagetype"))
@@ -67,7 +67,7 @@ def sagemaker_rates(client: PricingClient, use: str, region: str) -> dict[str, f
     return found
 
 
-def _products(
+def products(
     client: PricingClient, service: str, criteria: dict[str, str], region: str, without: str = ""
 ) -> Iterator[dict[str, Any]]:
     """All products that match every criterion; each comes as a JSON document in a string."""

@@ -10,14 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from infra.catalog_refresh import KEPT, pricelist, savings, specs, spot, store
+from infra.catalog_refresh import KEPT, pricelist, savings, services, specs, spot, store
 from infra.catalog_refresh.clients import Clients
+from infra.prices.table import REFRESHED
 from sizing.errors import UserError, unknown
 from sizing.hardware import cache
 from sizing.hardware.load import DATA, Hardware, build_hardware, read_tables
 from sizing.hardware.tables import COLUMNS, GROUPS, PRICE_GROUP
 
-OPTIONAL: tuple[str, ...] = ("sagemaker", "savings", "spot")
+OPTIONAL: tuple[str, ...] = ("sagemaker", "savings", "spot", "services")
 """Groups that a refresh can leave out; their rates stay as they are, with their old date."""
 
 _GROUP_OF = {"sagemaker": "sagemaker", "savings": "savings_plan", "spot": "spot"}
@@ -53,6 +54,8 @@ class Summary:
     regions: tuple[str, ...] = ()
     types: int = 0
     priced: int = 0
+    service_prices: int = 0
+    """Prices of services beside machines that AWS gave."""
     offered: int = 0
     changed: list[tuple[str, str, float, float]] = field(default_factory=list)
     """On-demand rates that moved: type, region, before, after."""
@@ -133,6 +136,7 @@ class _Base:
         if version is not None:
             for name in cache.TABLES:
                 overlay[name] = [row.cells for row in rows[name] if row.path.parent == version]
+        overlay[REFRESHED] = store.read_services(version)
         return cls(
             hardware=hardware,
             shipped={row.cells["instance_type"]: row.cells for row in shipped["instances.csv"]},
@@ -210,7 +214,18 @@ def _region(
             _merge(rates, {name: {column: rate} for name, rate in found.items()})
             progress.advance()
 
-    kept = {"spot_advisor"} | {_GROUP_OF[group] for group in without}
+    if "services" in without:
+        tables[REFRESHED] += [row for row in base.overlay[REFRESHED] if row["region"] == region]
+    else:
+        progress.begin(f"{region}: prices of services", len(services.QUESTIONS))
+        listed, said = services.service_rows(clients.pricing, region, today, progress.advance)
+        there = {(row["service"], row["item"]) for row in listed}
+        earlier = (r for r in base.overlay[REFRESHED] if r["region"] == region)
+        tables[REFRESHED] += [*listed, *(r for r in earlier if (r["service"], r["item"]) not in there)]
+        summary.service_prices += len(listed)
+        summary.notes += said
+
+    kept = {"spot_advisor"} | {_GROUP_OF[group] for group in without if group in _GROUP_OF}
     for name, found in rates.items():
         row = _price_row(name, region, found, today, kept, base.prices.get((name, region), {}))
         if any(row[column] for column in PRICE_GROUP):

@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 
 from infra.catalog_refresh import KEPT
+from infra.prices.table import COLUMNS as SERVICE_COLUMNS
+from infra.prices.table import REFRESHED, refreshed_rows
 from sizing.errors import UserError
 from sizing.hardware import cache
 from sizing.hardware.tables import COLUMNS
@@ -65,7 +67,9 @@ def publish(
         try:
             for name in cache.TABLES:
                 _write_csv(staging / name, tables[name])
-            files = {name: cache.digest(staging / name) for name in cache.TABLES}
+            # Beside the catalogue's tables, in the same version: one rename puts both in force.
+            _write_csv(staging / REFRESHED, tables.get(REFRESHED, ()))
+            files = {name: cache.digest(staging / name) for name in (*cache.TABLES, REFRESHED)}
             stamp = now.isoformat(timespec="seconds")
             cache.write_manifest(staging, cache.Manifest(stamp, tuple(sorted(regions)), files))
             check(staging)
@@ -98,6 +102,11 @@ def sweep(folder: Path, keep: set[str] | None = None) -> None:
                 path.unlink(missing_ok=True)
 
 
+def read_services(version: Path | None) -> list[dict[str, str]]:
+    """The rows of services' prices that a version holds; none where there is none. `UserError` where it is damaged."""
+    return [] if version is None else [dict(row.cells) for row in refreshed_rows(version)]
+
+
 def reset(folder: Path) -> bool:
     """Remove the refreshed catalogue, damaged or not; False where there was none. Berth's own data serve again."""
     if not folder.exists():
@@ -118,7 +127,7 @@ def _in_force(folder: Path) -> str:
 
 
 def _write_csv(path: Path, rows: Table) -> None:
-    columns = COLUMNS[path.name]
+    columns = SERVICE_COLUMNS if path.name == REFRESHED else COLUMNS[path.name]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

@@ -1,20 +1,23 @@
-"""The loader of services.csv: what a unit of an AWS service costs in a region, or that it is not known."""
+"""The loader of services.csv: what a unit of an AWS service costs in a region, or that it is not known.
+
+Prices that `berth catalog refresh` fetched stand before those that Berth ships.
+"""
 
 from __future__ import annotations
 
-import csv
-import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 
-from sizing.errors import UserError
+from sizing.hardware.cache import RESET_HINT, current_version, damaged, digest, read_manifest
+from sizing.tables import REINSTALL, Row, read_rows
 
 DATA = Path(__file__).parent / "services.csv"
+REFRESHED = "services.csv"
+"""Beside the tables of a refreshed catalogue."""
 EVERYWHERE = "*"
-_COLUMNS = ("service", "item", "region", "unit", "usd", "as_of", "note", "source")
-_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?|undated")
+COLUMNS = ("service", "item", "region", "unit", "usd", "as_of", "note", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +48,66 @@ class ServicePrices:
         return list(self._prices.values())
 
 
+def load_services(path: Path | None = None) -> ServicePrices:
+    """The prices of a file; by default those that Berth ships, with what a refresh fetched in their place.
+
+    Raises `UserError` with the line for a file that is cut off or holds what it must not.
+    """
+    if path is not None:
+        return _loaded(path, None)
+    return _loaded(DATA, current_version())
+
+
 @cache
-def load_services(path: Path = DATA) -> ServicePrices:
-    """The prices of a file. Raises `UserError` with the line for one that is cut off or holds what it must not."""
-    prices: dict[tuple[str, str, str], UnitPrice] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise UserError(f"{path}: the columns must be {','.join(_COLUMNS)}")
-            for row in reader:
-                price = _price(row, path, reader.line_num)
-                key = (price.service, price.item, price.region)
-                if key in prices:
-                    raise UserError(f"{path} line {reader.line_num}: {' '.join(key)} stands there twice")
-                prices[key] = price
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; reinstalling Berth restores it") from None
-    return ServicePrices(prices)
+def _loaded(path: Path, version: Path | None) -> ServicePrices:
+    shipped = _by_key(read_rows(path, COLUMNS, REINSTALL))
+    fetched = {} if version is None else _by_key(refreshed_rows(version))
+    return ServicePrices(shipped | fetched)
 
 
-def _price(row: dict[str, str | None], path: Path, line: int) -> UnitPrice:
-    cells = {name: (row.get(name) or "").strip() for name in _COLUMNS}
-    for name in _COLUMNS:
-        if not cells[name] and name != "note":
-            raise UserError(f"{path} line {line}: {name} is empty")
+def refreshed_rows(version: Path) -> list[Row]:
+    """The rows that a version of the refreshed catalogue holds; none where it was written without them.
+
+    Raises `UserError` for a file that is not as the refresh wrote it.
+    """
+    path = version / REFRESHED
+    wanted = read_manifest(version).files.get(REFRESHED)
+    if wanted is None:
+        return []
+    if not path.is_file() or digest(path) != wanted:
+        raise damaged(version.parent, f"{REFRESHED} is not as the refresh wrote it (cut off or changed)")
+    if path.read_text(encoding="utf-8").count("\n") == 1:
+        return []
+    return read_rows(path, COLUMNS, RESET_HINT)
+
+
+def _by_key(rows: list[Row]) -> dict[tuple[str, str, str], UnitPrice]:
+    found: dict[tuple[str, str, str], UnitPrice] = {}
+    for row in rows:
+        price = UnitPrice(
+            service=row.text("service"),
+            item=row.text("item"),
+            region=row.text("region"),
+            unit=row.text("unit"),
+            usd=_usd(row),
+            as_of=row.date("as_of"),
+            note=row.cells["note"].strip(),
+            source=row.text("source"),
+        )
+        key = (price.service, price.item, price.region)
+        if key in found:
+            raise row.error("item", f"{' '.join(key)} stands there twice")
+        found[key] = price
+    return found
+
+
+def _usd(row: Row) -> Decimal:
+    """The price as a decimal, to the last digit that AWS gives."""
+    text = row.text("usd")
     try:
-        usd = Decimal(cells["usd"])
+        usd = Decimal(text)
     except InvalidOperation:
-        raise UserError(f"{path} line {line}: usd '{cells['usd']}' is no number") from None
+        raise row.error("usd", f"'{text}' is no number") from None
     if not (usd.is_finite() and usd > 0):
-        raise UserError(f"{path} line {line}: usd {usd} must be above 0")
-    if not _DATE.fullmatch(cells["as_of"]):
-        raise UserError(f"{path} line {line}: as_of '{cells['as_of']}' is no date")
-    return UnitPrice(usd=usd, **{name: cells[name] for name in _COLUMNS if name != "usd"})
+        raise row.error("usd", f"{usd} must be above 0; leave the row out where the price is unknown")
+    return usd

@@ -42,6 +42,10 @@ class PriceApis:
     def products(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         wanted = {f["Field"]: f["Value"] for f in request["Filters"]}
         assert {f["Type"] for f in request["Filters"]} == {"TERM_MATCH"}
+        machines = request["ServiceCode"] == "AmazonSageMaker" or "instanceType" in wanted
+        if not machines:
+            found = service_products(request["ServiceCode"], wanted["regionCode"])
+            return [document for document in found if _matches(document["product"], wanted)]
         documents = ec2_products if request["ServiceCode"] == "AmazonEC2" else ml_products
         listed = [
             document
@@ -119,6 +123,73 @@ def ec2_products(name: str, region: str, usd: float) -> list[dict[str, Any]]:
         [] if metal else [product("Dedicated", "Used", usd * 1.06), product("Shared", "UnusedCapacityReservation", usd)]
     )
     return [product("Host", "Used", 0.0), *other, *used]
+
+
+def service_products(code: str, region: str) -> list[dict[str, Any]]:
+    """Entries of services beside machines, and what stands near them in AWS's lists: variants, free tiers."""
+    prefix = {"us-east-1": "", "eu-west-1": "EU-"}.get(region, "EUW3-")
+
+    def product(usage: str, tiers: dict[str, tuple[str, float]], family: str = "", **attributes: str) -> dict[str, Any]:
+        sku = f"{code}-{region}-{usage}-{attributes.get('operation', '')}"
+        dimensions = {
+            f"{sku}.{begin}": {
+                "unit": unit, "beginRange": begin, "rateCode": f"{sku}.{begin}", "pricePerUnit": {"USD": f"{usd:.10f}"}
+            }
+            for begin, (unit, usd) in tiers.items()
+        }  # fmt: skip
+        place = {"regionCode": region, "locationType": "AWS Region", "usagetype": usage}
+        return {
+            "product": {"productFamily": family, "attributes": {**place, **attributes}, "sku": sku},
+            "serviceCode": code,
+            "terms": {"OnDemand": {f"{sku}.T": {"sku": sku, "priceDimensions": dimensions}}},
+        }
+
+    lists: dict[str, list[dict[str, Any]]] = {
+        "AmazonEC2": [
+            product(f"{prefix}NatGateway-Hours", {"0": ("Hrs", 0.048)}, "NAT Gateway"),
+            product(f"{prefix}RegionalNatGateway-Hours", {"0": ("Hrs", 0.05)}, "NAT Gateway"),
+            product(f"{prefix}NatGateway-Bytes", {"0": ("GB", 0.048)}, "NAT Gateway"),
+            product(f"{prefix}EBS:VolumeUsage.gp3", {"0": ("GB-Mo", 0.088)}, "Storage", volumeApiName="gp3"),
+            product(f"{prefix}EBS:VolumeUsage.gp2", {"0": ("GB-Mo", 0.11)}, "Storage", volumeApiName="gp2"),
+            product(f"{prefix}EBS:VolumeP-IOPS.gp3", {"0": ("IOPS-Mo", 0.0055)}, "System Operation",
+                    volumeApiName="gp3"),
+            product(f"{prefix}EBS:VolumeP-Throughput.gp3", {"0": ("GiBps-mo", 45.056)}, "Provisioned Throughput",
+                    volumeApiName="gp3"),
+        ],
+        "AmazonVPC": [
+            product(f"{prefix}VpcEndpoint-Hours", {"0": ("Hrs", 0.011)}, "VpcEndpoint"),
+            product(f"{prefix}VpcEndpoint-GWLBE-Hours", {"0": ("Hrs", 0.012)}, "VpcEndpoint"),
+            product(f"{prefix}VpcEndpoint-Bytes", {"0": ("GB", 0.01), "1048576": ("GB", 0.006)}, "VpcEndpoint"),
+        ],
+        "AWSELB": [
+            product(f"{prefix}LoadBalancerUsage", {"0": ("Hrs", 0.0252)}, "Load Balancer-Application"),
+            product(f"{prefix}TS-LoadBalancerUsage", {"0": ("Hrs", 0.0063)}, "Load Balancer-Application"),
+            product(f"{prefix}LCUUsage", {"0": ("LCU-Hrs", 0.008)}, "Load Balancer-Application"),
+            product(f"{prefix}LoadBalancerUsage", {"0": ("Hrs", 0.0252)}, "Load Balancer-Network"),
+            product(f"{prefix}LoadBalancerUsage", {"0": ("Hrs", 0.03)}, "Load Balancer-Network", operation="Other"),
+        ],
+        "awskms": [
+            product(f"{region}-KMS-Keys", {"0": ("Keys", 1.0)}),
+            product(f"{region}-KMS-Requests", {"0": ("Requests", 0.0), "20000": ("Requests", 0.000003)}),
+        ],
+        "AmazonCloudWatch": [
+            product(f"{prefix}DataProcessing-Bytes", {"0": ("GB", 0.57)}),
+            product(f"{prefix}DataProcessingIA-Bytes", {"0": ("GB", 0.28)}),
+            product(f"{prefix}TimedStorage-ByteHrs", {"0": ("GB-Mo", 0.03)}),
+            product(f"{prefix}CW:AlarmMonitorUsage", {"0": ("Alarms", 0.10)}),
+            product(f"{prefix}CW:MetricMonitorUsage", {"0": ("Metrics", 0.30), "10000": ("Metrics", 0.10)}),
+        ],
+        "AmazonS3": [
+            product(f"{prefix}TimedStorage-ByteHrs", {"0": ("GB-Mo", 0.023), "51200": ("GB-Mo", 0.022)}, "Storage"),
+            product(f"{prefix}TimedStorage-SIA-ByteHrs", {"0": ("GB-Mo", 0.0125)}, "Storage"),
+            product(f"{prefix}Requests-Tier1", {"0": ("Requests", 0.000005)}, "API Request"),
+        ],
+        "AmazonECR": [product(f"{prefix}TimedStorage-ByteHrs", {"0": ("GB-Mo", 0.10)})],
+        "AmazonSNS": [
+            product(f"{prefix}DeliveryAttempts-SMTP", {"0": ("Notifications", 0.0), "1000": ("Notifications", 0.00002)})
+        ],
+    }  # fmt: skip
+    return lists.get(code, [])
 
 
 def reserved_terms(usd: float) -> dict[str, tuple[str, str, str, dict[str, float]]]:

@@ -208,7 +208,7 @@ def test_a_region_that_berth_ships_nothing_of(clients: Clients, aws: PriceApis) 
 
 
 def test_without_a_group_its_rates_stay_and_it_is_not_asked(clients: Clients, aws: PriceApis) -> None:
-    refresh(["us-east-1"], clients, Steps(), NOW, without=["savings", "sagemaker", "spot"])
+    refresh(["us-east-1"], clients, Steps(), NOW, without=["savings", "sagemaker", "spot", "services"])
     before, after = (h.prices["g4dn.xlarge", "us-east-1"] for h in (build_hardware(), load_hardware()))
     for pay in ("savings-1y", "savings-3y", "spot"):
         assert after.usd_per_hour[pay] == before.usd_per_hour[pay]
@@ -224,9 +224,9 @@ def test_without_a_group_its_rates_stay_and_it_is_not_asked(clients: Clients, aw
 def test_every_stage_is_told_and_ends_full(clients: Clients) -> None:
     steps = Steps()
     refresh(["us-east-1", "eu-west-1"], clients, steps, NOW)
-    assert len(steps.stages) == 12
+    assert len(steps.stages) == 14
     assert all(total == done for _, total, done in steps.stages)
-    assert [str(label).partition(":")[0] for label, _, _ in steps.stages] == ["us-east-1"] * 6 + ["eu-west-1"] * 6
+    assert [str(label).partition(":")[0] for label, _, _ in steps.stages] == ["us-east-1"] * 7 + ["eu-west-1"] * 7
 
 
 def test_only_types_that_the_region_offers_are_priced(clients: Clients, aws: PriceApis) -> None:
