@@ -30,14 +30,19 @@ class RowSampler(LogitsProcessor):  # type: ignore[misc]  # transformers is not 
         self.penalised = [
             i for i, r in enumerate(rows) if r.repetition_penalty != 1 or r.presence_penalty or r.frequency_penalty
         ]
+        self.least = [row.min_new_tokens for row in rows]
         self.randoms = [random.Random(rows[i].seed) for i in self.drawing]  # noqa: S311 (no secret is drawn)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        scores = scores.clone()
         step = input_ids.shape[1] - self.start
-        for i, row in enumerate(self.rows):
-            if step < row.min_new_tokens:
-                scores[i, self.eos_ids] = -torch.inf
+        early = [i for i, least in enumerate(self.least) if step < least]
+        if not (early or self.penalised or self.drawing):
+            return scores
+        scores = scores.clone()
+        if len(early) == len(self.rows):
+            scores[:, self.eos_ids] = -torch.inf
+        elif early:
+            scores[torch.tensor(early, device=scores.device).unsqueeze(1), self.eos_ids] = -torch.inf
         for i in self.penalised:
             self._penalise(i, input_ids[i, self.start :], scores)
         if self.drawing:
