@@ -75,6 +75,7 @@ docs: $(TEST_VENV)/.ready ## Write the generated pages: commands, settings, the 
 	$(BIN)/python scripts/settings_reference.py
 	$(BIN)/python scripts/commands_reference.py
 	$(BIN)/python scripts/json_reference.py
+	$(BIN)/python -m scripts.architecture_page
 	$(BIN)/python scripts/readme_outputs.py
 
 .PHONY: golden
