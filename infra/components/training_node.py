@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from infra.components import machine
 from infra.components.base import Component, base64_text
 from infra.context import Context
 from infra.settings import TrainingSettings
+from sizing.tables import read_rows
 
 _CARDS = Path(__file__).parent.parent / "efa.csv"
 
@@ -23,9 +23,9 @@ _CARDS = Path(__file__).parent.parent / "efa.csv"
 @cache
 def network_cards(instance_type: str) -> int:
     """Network cards of a type with EFA: 1 for those that the table does not name."""
-    with _CARDS.open(encoding="utf-8", newline="") as file:
-        known = {row["instance_type"]: int(row["network_cards"]) for row in csv.DictReader(file)}
-    return known.get(instance_type, 1)
+    rows = read_rows(_CARDS, ("instance_type", "network_cards", "as_of", "source"))
+    known = {row.text("instance_type"): row.integer("network_cards") for row in rows}
+    return known.get(instance_type) or 1
 
 
 def zone_name(context: Context) -> str:

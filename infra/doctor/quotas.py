@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_TABLE = Path(__file__).parent.parent / "quotas.csv"
+from sizing.tables import read_rows
+
+TABLE = Path(__file__).parent.parent / "quotas.csv"
+COLUMNS = ("family", "prefixes", "market", "quota_code", "quota_name", "as_of", "source")
+_CODE = re.compile(r"L-[0-9A-F]{8}")
+MARKETS = ("on-demand", "spot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,19 @@ class Quota:
 
 
 @cache
-def quotas() -> tuple[Quota, ...]:
-    with _TABLE.open(encoding="utf-8", newline="") as file:
-        return tuple(
-            Quota(row["quota_code"], row["quota_name"], row["market"], tuple(row["prefixes"].split("|")))
-            for row in csv.DictReader(file)
-        )
+def quotas(path: Path = TABLE) -> tuple[Quota, ...]:
+    """Every quota of the table. Raises `UserError` with the line for one that is damaged."""
+    found = []
+    for row in read_rows(path, COLUMNS):
+        code, market = row.text("quota_code"), row.text("market")
+        if not _CODE.fullmatch(code):
+            raise row.error("quota_code", f"'{code}' is no code of Service Quotas, such as L-DB2E81BA")
+        if market not in MARKETS:
+            raise row.error("market", f"'{market}' is neither {' nor '.join(MARKETS)}")
+        row.date("as_of")
+        row.text("source")
+        found.append(Quota(code, row.text("quota_name"), market, tuple(row.text("prefixes").split("|"))))
+    return tuple(found)
 
 
 def quota_of(instance_type: str, market: str) -> Quota | None:

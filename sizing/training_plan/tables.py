@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from sizing.errors import UserError
+from sizing.tables import Row, read_rows
 from sizing.throughput.ranges import Pace, Range
 
 FOLDER = Path(__file__).parent
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "constants.csv": ("constant", "fast", "likely", "slow", "unit", "how", "source", "as_of"),
+    "mfu.csv": ("gpu", "architecture", "method", "precision", "low", "likely", "high", "how", "source", "as_of"),
+}
+HOW = ("fit", "published", "assumed")
 Width = Literal["16bit", "fp32"]
 
 
@@ -37,15 +42,21 @@ class Constants:
 
 
 @cache
-def _rows(name: str) -> tuple[dict[str, str], ...]:
-    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+def rows_of(name: str, folder: Path = FOLDER) -> tuple[Row, ...]:
+    """The rows of a table, each with its source and date. Raises `UserError` with the line for one that is damaged."""
+    found = tuple(read_rows(folder / name, COLUMNS[name]))
+    for row in found:
+        row.text("source")
+        row.date("as_of")
+        if row.text("how") not in HOW:
+            raise row.error("how", f"'{row.text('how')}' is none of {', '.join(HOW)}")
+    return found
 
 
 @cache
-def constants(pace: Pace = "likely") -> Constants:
-    """The constants at `pace`. Raises `UserError` where the table has too many or too few."""
-    found = {row["constant"]: float(row[pace]) for row in _rows("constants.csv")}
+def constants(pace: Pace = "likely", folder: Path = FOLDER) -> Constants:
+    """The constants at `pace`. Raises `UserError` where the table is damaged, or has too many or too few."""
+    found = {row.text("constant"): row.given(pace) for row in rows_of("constants.csv", folder)}
     wanted = {f.name for f in fields(Constants)}
     if wanted != set(found):
         raise UserError(f"constants.csv has {', '.join(sorted(wanted ^ set(found)))} too many or too few")
@@ -66,27 +77,30 @@ class Mfu:
 
 
 @cache
-def mfu(gpu: str, architecture: str, method: str, width: Width) -> Mfu:
+def mfu(gpu: str, architecture: str, method: str, width: Width, folder: Path = FOLDER) -> Mfu:
     """The most specific line of `mfu.csv` for a GPU, an architecture and a method; `*` in the table matches all."""
     asked = {"gpu": gpu, "architecture": architecture, "method": method, "precision": width}
-    best: tuple[tuple[bool, ...], dict[str, str]] | None = None
-    for row in _rows("mfu.csv"):
-        if any(row[key] not in ("*", value) for key, value in asked.items()):
+    best: tuple[tuple[bool, ...], Row] | None = None
+    for row in rows_of("mfu.csv", folder):
+        if any(row.text(key) not in ("*", value) for key, value in asked.items()):
             continue
-        rank = tuple(row[key] != "*" for key in asked)
+        rank = tuple(row.text(key) != "*" for key in asked)
         if best is None or rank > best[0]:
             best = rank, row
     if best is None:
         raise UserError(f"mfu.csv has no line for {gpu}, {architecture}, {method}, {width}")
     row = best[1]
-    return Mfu(Range(float(row["low"]), float(row["likely"]), float(row["high"])), row["how"], row["source"])
+    low, likely, high = (row.positive(name) for name in ("low", "likely", "high"))
+    if not low <= likely <= high <= 1:
+        raise row.error("likely", "low, likely and high must rise and be shares of at most 1")
+    return Mfu(Range(low, likely, high), row.text("how"), row.text("source"))
 
 
 def mfu_rows() -> tuple[dict[str, str], ...]:
     """Every line of `mfu.csv`, for the page that shows them."""
-    return _rows("mfu.csv")
+    return tuple(row.cells for row in rows_of("mfu.csv"))
 
 
 def constant_rows() -> tuple[dict[str, str], ...]:
     """Every line of `constants.csv`, for the page that shows them."""
-    return _rows("constants.csv")
+    return tuple(row.cells for row in rows_of("constants.csv"))
