@@ -75,13 +75,11 @@ class Follower:
     _tokens: dict[str, str] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        if self.begun is None:
-            self.begun = read_note(self.run.uri, BEGUN, self.desk.cloud)
-
     def look(self) -> Look:
         """Raises `UserError` where EC2 or S3 cannot be asked; a log that cannot be read is `trouble`."""
         desk, run = self.desk, self.run
+        if self.begun is None:
+            self.begun = read_note(run.uri, BEGUN, desk.cloud)
         nodes = nodes_of(run.outputs, desk.cloud)
         s3, moment = desk.cloud.client("s3"), desk.clock()
         status = own_status(status_of(run.uri, s3), run.outputs)

@@ -73,9 +73,9 @@ def begin(
     if base is not None:
         desk.say(base(bucket, artifact_prefix(settings), prepared, s3))
     step("data")
-    _send(prepared.data.folder, f"s3://{bucket}/{settings.dataset}", s3)
+    _send(prepared.data.folder, f"s3://{bucket}/{settings.dataset}", s3, desk)
     step("bundle")
-    _send(prepared.bundle.folder, f"s3://{bucket}/{bundle_prefix(settings, stack)}", s3)
+    _send(prepared.bundle.folder, f"s3://{bucket}/{bundle_prefix(settings, stack)}", s3, desk)
     step("settings")
     record(stack_path(stack, desk.project), prepared.values)
     step("note")
@@ -110,9 +110,9 @@ def _told(error: UpFailedError, stack: str, desk: Desk) -> UserError:
     )
 
 
-def _send(folder: Path, uri: str, client: Any) -> None:
+def _send(folder: Path, uri: str, client: Any, desk: Desk) -> None:
     try:
-        upload(folder, uri, client=client)
+        upload(folder, uri, client=client, wait=desk.wait)
     except ModelError as error:
         raise UserError(str(error)) from error
 

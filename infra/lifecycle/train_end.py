@@ -212,14 +212,15 @@ def _destroy(run: Run, desk: Desk, tell: Tell) -> tuple[Removal | None, str]:
 
 def _bill(run: Run, verdict: Verdict, follower: Follower, desk: Desk) -> FinalBill | None:
     """From the machines' launch to their end; where EC2 has forgotten both, from what was noted and said."""
-    since = min((n.since for n in verdict.nodes), default=None) or _noted(follower.begun, "at")
+    begun = follower.begun or read_note(run.uri, BEGUN, desk.cloud)
+    since = min((n.since for n in verdict.nodes), default=None) or _noted(begun, "at")
     if since is None and verdict.status is not None:
         since = parse_instant(verdict.status.began_at)
     if since is None:
         return None
     until, sure = _until(run, verdict, desk)
     size = kept_bytes(run.uri, desk.cloud.client("s3"))
-    return final_bill(follower.begun, since, max(until, since), size, desk.cloud.region, sure=sure)
+    return final_bill(begun, since, max(until, since), size, desk.cloud.region, sure=sure)
 
 
 def _noted(document: Mapping[str, Any] | None, key: str) -> datetime | None:
