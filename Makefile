@@ -77,6 +77,7 @@ docs: $(TEST_VENV)/.ready ## Write the generated pages: commands, settings, the 
 	$(BIN)/python scripts/json_reference.py
 	$(BIN)/python -m scripts.architecture_page
 	$(BIN)/python scripts/readme_outputs.py
+	$(BIN)/python -m scripts.docs_outputs
 
 .PHONY: golden
 golden: $(TEST_VENV)/.ready ## Write the planned resources of every stack into tests/infra/golden
