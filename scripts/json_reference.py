@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from berth.schemas import load, names
+from berth.schemas import load, names, typed
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "json.md"
 _HEAD = """\
@@ -66,7 +66,7 @@ def drawn(schema: dict[str, Any]) -> str:
 
 def section(command: str, schema: dict[str, Any], shown: dict[str, tuple[Any, str]]) -> str:
     """A command's part of the page. `shown`: definitions that an earlier command's part has drawn already."""
-    parts = [f"## berth {command}", schema["description"]]
+    parts = [f"## berth {typed(command)}", schema["description"]]
     if schema.get("type") == "array":
         parts.append(f"A list; each item is a {kind(schema['items'])}.")
     elif "properties" in schema:
@@ -76,7 +76,7 @@ def section(command: str, schema: dict[str, Any], shown: dict[str, tuple[Any, st
             continue
         heading = part.get("title") or name.replace("_", " ")
         if name in shown and shown[name][0] == part:
-            parts.append(f"### {heading}\n\nAs of `berth {shown[name][1]}`, above.")
+            parts.append(f"### {heading}\n\nAs of `berth {typed(shown[name][1])}`, above.")
             continue
         shown[name] = part, command
         parts.append(f"### {heading}\n\n{part['description']}\n\n{drawn(part)}")

@@ -58,13 +58,19 @@ class Document:
 @cache
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema that a document of `kind` keeps to."""
-    if kind in ("training", "run"):
-        text = files("berth.report").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8")
+    if kind == "run":
+        text = files("berth.report").joinpath("run.schema.json").read_text(encoding="utf-8")
         schema: dict[str, Any] = json.loads(text)
         return schema
     from berth.schemas import load
 
-    return load({"review": "review summary", "measurement": "verify", "evaluation": "evaluate"}.get(kind, kind))
+    printed_by = {
+        "training": "size training",
+        "review": "review summary",
+        "measurement": "verify",
+        "evaluation": "evaluate",
+    }
+    return load(printed_by.get(kind, kind))
 
 
 def kind_of(content: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 _SUFFIX = ".schema.json"
+VARIANTS = {"size training": "size --for training"}
+"""Documents that a command prints under an option alone, and how the command is typed for them."""
 
 
 @cache
@@ -21,11 +23,17 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(_SUFFIX).replace("-", " ") for name in found))
 
 
+def typed(name: str) -> str:
+    """How the command that prints the document `name` is typed, without the word `berth`."""
+    return VARIANTS.get(name, name)
+
+
 def load(command: str) -> dict[str, Any]:
     """The schema of what `command` prints with `--json`; `UserError` where there is none."""
     from sizing.errors import unknown
 
-    words = command.strip().lower().removeprefix("berth ").replace("-", " ")
+    given = command.strip().lower().removeprefix("berth ")
+    words = next((name for name, said in VARIANTS.items() if given == said), given).replace("-", " ")
     if words not in names():
         raise unknown("command with a schema", command, names(), "`berth schema` lists those that have one")
     text = files(__name__).joinpath(words.replace(" ", "-") + _SUFFIX).read_text(encoding="utf-8")

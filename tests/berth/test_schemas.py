@@ -15,7 +15,7 @@ import typer
 from jsonschema import Draft202012Validator
 
 from berth.cli import app
-from berth.schemas import load, names
+from berth.schemas import VARIANTS, load, names, typed
 from infra.doctor.finding import Finding
 from scripts.commands_reference import walk
 from scripts.json_reference import PAGE, render
@@ -24,11 +24,13 @@ from sizing.hardware.tables import GROUPS
 from sizing.hardware.types import PAYS
 from sizing.measured.outcome import Origin
 from sizing.memory.terms import METRICS
+from sizing.memory.training.setup import Method
 from sizing.models.catalogue import ARCHITECTURES, VERDICTS, load_catalogue
 from sizing.models.facts import Kind, Part
 from sizing.models.tasks import TASKS
 from sizing.need import questions
 from sizing.need.table import Verdict
+from sizing.training_plan.plan import Kind as TrainingRefusal
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Any]
@@ -77,6 +79,13 @@ SITUATIONS: dict[str, list[tuple[str, ...]]] = {
         ("meta-llama/Llama-2-70b-hf",),
         (XL, "--max-monthly", "1"),
         ("--task", "summarization"),
+    ],
+    "size training": [
+        (XL, "--data", "10000", "--method", "lora", "--instance-type", "g6.2xlarge"),
+        (XL, "--data", "10000"),
+        (MISTRAL, "--data", "500", "--method", "qlora", "--pay", "spot", "--max-hours", "10"),
+        (XL, "--data", "10000", "--max-usd", "0.01"),
+        ("openai-community/gpt2", "--data", "2000", "--pay", "capacity-block", "--region", "any"),
     ],
     "catalog show": [(), ("--region", "us-east-1", "--family", "g4dn")],
     "catalog types": [()],
@@ -142,8 +151,8 @@ def strict(command: str) -> Draft202012Validator:
 
 
 def printed(run_berth: Run, command: str, arguments: tuple[str, ...]) -> Any:
-    ran = run_berth(*command.split(), *arguments, "--json")
-    assert ran.code in ((0, 2) if command == "size" else (0,)), ran.err
+    ran = run_berth(*typed(command).split(), *arguments, "--json")
+    assert ran.code in ((0, 2) if command.startswith("size") else (0,)), ran.err
     return json.loads(ran.out)
 
 
@@ -187,7 +196,8 @@ def test_the_situations_reach_both_ends_of_a_choice(run_berth: Run) -> None:
 
 
 def test_every_command_with_json_has_a_schema_and_no_schema_is_without_its_command() -> None:
-    assert set(names()) == with_json()
+    assert set(names()) - set(VARIANTS) == with_json()
+    assert set(VARIANTS) <= set(names())
 
 
 def test_every_schema_is_tried() -> None:
@@ -200,7 +210,7 @@ def test_a_schema_is_one_and_says_what_it_is(command: str) -> None:
     Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$id"].startswith(f"urn:berth:schema:{command.replace(' ', '-')}:")
-    assert schema["title"] == f"What berth {command} --json prints"
+    assert schema["title"] == f"What berth {typed(command)} --json prints"
     assert schema["description"]
     for path, part in parts(schema):
         if "properties" in part and "type" in part:
@@ -221,7 +231,7 @@ def types_of(part: dict[str, Any]) -> set[str]:
     return {found} if isinstance(found, str) else set(found)
 
 
-PURE_NUMBERS = {"kappa", "overhead", "peak_factor", "compute_capability", "gpu_count", "quantity"}
+PURE_NUMBERS = {"epochs", "kappa", "overhead", "peak_factor", "compute_capability", "gpu_count", "quantity"}
 UNITS = (
     "byte",
     "gib",
@@ -263,6 +273,11 @@ def test_definitions_of_one_name_are_the_same_wherever_memory_and_gpus_are_descr
     shared = set(memory) & set(size)
     assert {"place", "term", "range_bytes", "rule_of_thumb", "phase", "inference_assumptions"} <= shared
     assert {name for name in shared if memory[name] != size[name]} == set()
+    training = load("size training")["$defs"]
+    shared = set(memory) & set(training)
+    assert {"place", "term", "training_assumptions"} <= shared
+    assert {name for name in shared if memory[name] != training[name]} == set()
+    assert training["range"] == size["range"]
 
 
 def values(command: str, definition: str, key: str) -> set[str]:
@@ -276,6 +291,9 @@ def test_words_that_may_be_printed_are_those_of_the_code() -> None:
         get_args(Origin)
     )
     assert values("size", "choice", "dtype") == values("models", "fit", "dtype") == set(DTYPES)
+    assert values("size training", "summary", "pay") == {*PAYS, "capacity-block"}
+    assert values("size training", "refusal", "kind") == set(get_args(TrainingRefusal))
+    assert values("size training", "summary", "method") == set(get_args(Method))
     assert values("memory", "term", "metric") == set(METRICS)
     assert values("models", "row", "architecture") == set(ARCHITECTURES)
     assert values("models", "row", "licence_verdict") == {*VERDICTS, "unknown"}
@@ -316,7 +334,8 @@ OPEN_MAPS = {
     ("costs", "upfront_effective_usd_per_hour"), ("effective",), ("terms",), ("as_of",), ("assumptions",),
     ("costs", "by_pay"),
 }  # fmt: skip
-FOREIGN = {"settings", "outputs", "inputs", "options", "recorded"}
+OPEN_IN = {"size training": {("by_method",), ("memory", "assumptions")}}
+FOREIGN = {"settings", "configuration", "outputs", "inputs", "options", "recorded"}
 """Objects whose keys are not Berth's to say: a stack file's, a cloud provider's."""
 MAY_LACK = {"fit", "measured"}
 
@@ -328,13 +347,14 @@ def test_a_document_that_lacks_a_key_or_holds_an_alien_is_refused(run_berth: Run
     validator = Draft202012Validator(load(command))
     validator.validate(document)
     passed = []
+    maps = OPEN_MAPS | OPEN_IN.get(command, set())
     for at, value in places(document):
         words = tuple(step for step in at if isinstance(step, str))
         if FOREIGN & set(words[:-1]):
             continue
         if validator.is_valid(changed(document, at, lambda _: [["alien"]])):
             passed.append(f"{at} may be anything")
-        if not isinstance(value, dict) or words in OPEN_MAPS or FOREIGN & set(words):
+        if not isinstance(value, dict) or words in maps or FOREIGN & set(words):
             continue
         if at and validator.is_valid(changed(document, at, lambda found: {**found, "alien": 1})):
             passed.append(f"{at} may hold any key")
@@ -396,6 +416,7 @@ def test_berth_schema_lists_and_prints(run_berth: Run) -> None:
     assert (listed.code, listed.err) == (0, "")
     for name in names():
         assert f"\n{name}  " in listed.out
+    assert json.loads(run_berth("schema", "size --for training").out) == load("size training")
     for words in (["catalog", "show"], ["catalog show"], ["catalog-show"], ["berth catalog show"]):
         ran = run_berth("schema", *words)
         assert (ran.code, json.loads(ran.out)) == (0, load("catalog show"))
