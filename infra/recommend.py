@@ -158,7 +158,7 @@ def zones_for(instance_type: str, region: str, hardware: Hardware, wanted: int) 
 
 def differs(settings: MachineSettings, region: str, model: ModelFacts, hardware: Hardware) -> str:
     """Empty, or a warning that sizing would choose another type than the one recorded."""
-    if settings.instance_type == AUTO or isinstance(settings, EndpointSettings):
+    if settings.instance_type == AUTO:
         return ""
     recorded, free = settings.instance_type, settings
     if isinstance(settings, TrainingSettings):

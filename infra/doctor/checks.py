@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +14,10 @@ from infra.doctor.finding import Finding, Surroundings
 from infra.doctor.quotas import quota_of
 from infra.images import TRAINING_TAG, ecr_repository_arn, image_of
 from infra.places import artifact_prefix, bucket_name, bundle_prefix
+from infra.recommend import unrecorded
 from infra.settings import PROJECT, EndpointSettings, MachineSettings, ServiceSettings, TrainingSettings
 from infra.stack_files import StackFile
+from model_runtime.manifest import NAME as MANIFEST
 from sizing.hardware.load import Hardware
 from sizing.hardware.types import InstanceType
 from sizing.models.facts import ModelFacts
@@ -198,23 +201,46 @@ def image(around: Surroundings, file: StackFile, model: ModelFacts, account: str
     return Finding(check, "ok", uri)
 
 
+def recorded(file: StackFile) -> Finding:
+    """Whether an `up` by Pulumi's own CLI would stop for what the file leaves open."""
+    settings = file.settings
+    missing = unrecorded(settings) if isinstance(settings, MachineSettings) else []
+    if not missing:
+        return Finding("recorded", "ok", "nothing is left to be chosen")
+    fix = f"berth settings {file.name} --record; `berth up` does it by itself"
+    return Finding("recorded", "unknown", f"left open: {', '.join(missing)}", fix)
+
+
 def artifacts(around: Surroundings, file: StackFile, account: str) -> Iterator[Finding]:
-    """Whether what the hosts fetch at their start is in the artifact bucket."""
+    """Whether what the hosts fetch at their start is in the artifact bucket, and is what the stack file names."""
     settings = file.settings
     if not isinstance(settings, MachineSettings):
         return
     bucket = bucket_name("artifacts", account, file.region)
     bundle, model = bundle_prefix(settings, file.name), artifact_prefix(settings)
-    make = f"berth bundle {settings.model} --name {file.name} --out bundle; aws s3 sync bundle s3://{bucket}/{bundle}"
-    upload = f"upload the model's files with their manifest.json to s3://{bucket}/{model}"
-    wanted = {"bundle": (bundle, make), "model": (model, upload)}
-    for check, (prefix, fix) in wanted.items():
+    make = f"berth bundle {file.name} --upload"
+    wanted = {
+        "bundle": (bundle, settings.bundle_manifest_sha256, make),
+        "model": (
+            model,
+            settings.artifact_manifest_sha256,
+            f"{make} --model-folder DIR, with the model's files in DIR",
+        ),
+    }
+    if isinstance(settings, TrainingSettings):
+        wanted["data set"] = (settings.dataset, "", f"berth train {file.name} brings one, or upload it with a manifest")
+    for check, (prefix, named, fix) in wanted.items():
+        where = f"s3://{bucket}/{prefix}"
         try:
-            around.client("s3").head_object(Bucket=bucket, Key=f"{prefix}/manifest.json")
+            found = around.client("s3").get_object(Bucket=bucket, Key=f"{prefix}/{MANIFEST}")["Body"].read()
         except (ClientError, BotoCoreError) as error:
-            yield Finding(check, "failed", f"s3://{bucket}/{prefix}/manifest.json: {_short(error)}", fix)
+            yield Finding(check, "failed", f"{where}/{MANIFEST}: {_short(error)}", fix)
+            continue
+        if named and hashlib.sha256(found).hexdigest() != named:
+            said = f"the manifest of {where} is not the one that the stack file names; a host refuses to start with it"
+            yield Finding(check, "failed", said, fix)
         else:
-            yield Finding(check, "ok", f"s3://{bucket}/{prefix}")
+            yield Finding(check, "ok", where)
 
 
 def _failed(check: str, error: Exception, fix: str) -> Finding:
@@ -246,6 +272,7 @@ def examine(file: StackFile, around: Surroundings, hardware: Hardware, model: Mo
         fix = f"berth settings {file.name} --record"
         yield Finding("instance type", "failed", f"{settings.instance_type} is not a type yet", fix)
         return
+    yield recorded(file)
     yield offering(around, file, instance)
     yield quota(around, file, instance, hardware)
     yield image(around, file, model, account)

@@ -32,7 +32,7 @@ from sizing.models.facts import ModelFacts
 from sizing.models.resolve import resolve_model
 
 _DIGITS = 12
-_OURS = frozenset({"bundle"})
+_OURS = frozenset({"bundle", "data set"})
 """Findings of the doctor about what this command puts there itself."""
 
 

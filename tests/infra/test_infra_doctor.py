@@ -99,7 +99,7 @@ def test_all_is_well(found: Callable[..., dict[str, Finding]]) -> None:
     assert "account 123456789012" in findings["credentials"].said
     assert "use1-az1" in findings["offering"].said
     assert list(findings) == [
-        "pulumi CLI", "aws plugin", "passphrase", "credentials", "region", "offering", "quota", "image",
+        "pulumi CLI", "aws plugin", "passphrase", "credentials", "region", "recorded", "offering", "quota", "image",
         "bundle", "model",
     ]  # fmt: skip
 
@@ -107,7 +107,27 @@ def test_all_is_well(found: Callable[..., dict[str, Finding]]) -> None:
 def test_what_hosts_fetch_is_missed_before_they_do(found: Callable[..., dict[str, Finding]]) -> None:
     findings = found(INFERENCE)
     assert findings["bundle"].status == findings["model"].status == "failed"
-    assert findings["bundle"].fix.startswith("berth bundle google/flan-t5-xl --name trial ")
+    assert findings["bundle"].fix.startswith("berth bundle trial --upload")
+
+
+def test_another_manifest_than_the_recorded_one_is_told_before_a_host_refuses_it(
+    found: Callable[..., dict[str, Finding]],
+) -> None:
+    from hashlib import sha256
+
+    upload("bundles/trial/manifest.json", "models/google-flan-t5-xl/manifest.json")
+    right, wrong = sha256(b"{}").hexdigest(), "0" * 64
+    findings = found({**INFERENCE, "bundle_manifest_sha256": right, "artifact_manifest_sha256": wrong})
+    assert findings["bundle"].status == "ok"
+    assert findings["model"].status == "failed" and "is not the one that the stack file names" in findings["model"].said
+
+
+def test_a_training_stack_needs_its_data_set_and_a_recorded_plan(found: Callable[..., dict[str, Finding]]) -> None:
+    upload("bundles/trial/manifest.json", "models/google-flan-t5-xl/manifest.json")
+    findings = found(TRAINING)
+    assert findings["data set"].status == "failed" and "datasets/tickets" in findings["data set"].said
+    assert findings["recorded"].said == "left open: micro_batch_size, expires_at"
+    assert findings["recorded"].fix.startswith("berth settings trial --record")
 
 
 def test_a_quota_that_is_too_small_names_the_request(found: Callable[..., dict[str, Finding]]) -> None:
