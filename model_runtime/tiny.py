@@ -186,3 +186,21 @@ def _model(kind: str, hidden_size: int, layers: int, vocab_size: int, context_wi
             initializer_range=0.2,
         )
     ).eval()
+
+
+def main() -> None:
+    """`python -m model_runtime.tiny KIND FOLDER`: write a tiny model, to try things with."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m model_runtime.tiny", description=main.__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("folder", type=Path)
+    asked = parser.parse_args()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    print(build(asked.kind, asked.folder))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
