@@ -170,6 +170,7 @@ class _Run:
             "weight_decay": s.weight_decay,
             "max_grad_norm": s.max_grad_norm,
             "optim": "adamw_torch_fused",
+            "ddp_find_unused_parameters": False,  # every weight has its part in the loss; looking costs each step
             **{k: v for k, v in plan.arguments.items() if not k.startswith("gradient_checkpointing")},
             "output_dir": str(self.root),
             "per_device_train_batch_size": plan.micro_batch,
