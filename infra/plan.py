@@ -332,27 +332,41 @@ def from_preview(path: Path, stack: str) -> tuple[tuple[PlannedResource, ...], t
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no JSON: {error}; write it with `{PREVIEW_FORMAT} > FILE`") from None
+    return read_preview(document, str(path), stack)
+
+
+def read_preview(
+    document: Any, source: str, stack: str
+) -> tuple[tuple[PlannedResource, ...], tuple[PlannedResource, ...]]:
+    """`from_preview` for the document itself; `source` names it in errors."""
     steps = document.get("steps") if isinstance(document, Mapping) else None
     if not isinstance(steps, list):
-        raise UserError(f"{path} has no steps; write it with `{PREVIEW_FORMAT} > FILE`")
+        raise UserError(f"{source} has no steps; write it with `{PREVIEW_FORMAT} > FILE`")
     before: dict[str, PlannedResource] = {}
     after: dict[str, PlannedResource] = {}
     for number, step in enumerate(steps):
         try:
             old, new, op = step.get("oldState"), step.get("newState"), step["op"]
+            if any(str(state["type"]).startswith(_ENGINES_OWN) for state in (old, new) if state):
+                continue
             if old:
-                before.setdefault(step["urn"], _from_state(old))
+                before.setdefault(step["urn"], resource_of_state(old))
             if new and op not in ("delete", "delete-replaced", "discard-replaced"):
-                after[step["urn"]] = _from_state(new)
+                after[step["urn"]] = resource_of_state(new)
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: step {number} is no step of `{PREVIEW_FORMAT}`: {error}") from None
+            raise UserError(f"{source}: step {number} is no step of `{PREVIEW_FORMAT}`: {error}") from None
     named = {urn.split("::")[0].removeprefix("urn:pulumi:") for urn in (*before, *after)}
     if named - {stack}:
-        raise UserError(f"{path} is a preview of {', '.join(sorted(named))}, not of {stack}")
+        raise UserError(f"{source} is a preview of {', '.join(sorted(named))}, not of {stack}")
     return tuple(before.values()), tuple(after.values())
 
 
-def _from_state(state: Mapping[str, Any]) -> PlannedResource:
+_ENGINES_OWN = ("pulumi:pulumi:Stack", "pulumi:providers:")
+"""Types of the engine itself: the stack with what it refers to, and its providers. They are no part of a plan."""
+
+
+def resource_of_state(state: Mapping[str, Any]) -> PlannedResource:
+    """A resource as the engine's state and previews hold it. Raises `KeyError` for one without URN or type."""
     urn = str(state["urn"])
     parent = str(state.get("parent") or "")
     return PlannedResource(

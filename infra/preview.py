@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.bill.bill import Bill, Change, bill_of, difference
 from infra.bill.lines import Usage, cents
+from infra.engine_preview import Standing
 from infra.plan import ACCOUNT, Plan, from_preview, plan_stack
 from infra.policy.rules import check
 from infra.policy.subject import Subject, Violation
@@ -26,6 +27,8 @@ class Preview:
     violations: tuple[Violation, ...]
     before: Bill | None = None
     changes: tuple[Change, ...] | None = None
+    compared: str = ""
+    """In words: what the bill is compared with, or why with nothing. Empty where nobody was asked."""
 
     @property
     def refused(self) -> list[Violation]:
@@ -47,6 +50,7 @@ class Preview:
             "outputs": plan.outputs,
             "bill": self.bill.to_json(),
             "violations": [v.to_json() for v in self.violations],
+            "compared": self.compared or None,
             "change": None,
         }
         if self.changes is not None and self.before is not None:
@@ -65,18 +69,25 @@ def preview_stack(
     *,
     usage: Usage | None = None,
     previewed: Path | None = None,
+    look: Callable[[str], Standing] = lambda _: Standing(),
     clock: Callable[[], datetime] = now,
 ) -> Preview:
     """Plan, price and check the stack `name`.
 
     With `previewed`, a file of `pulumi preview --json`, the resources are those of the engine, and the bill is
-    compared with what stands today. Raises `UserError` for wrong settings and files.
+    compared with what stands today. Otherwise `look` is asked what stands, by default nobody (`engine_preview.standing`
+    asks the CLI). Raises `UserError` for wrong settings and files.
     """
     plan = plan_stack(name, root, clock=clock)
-    if previewed is None:
-        return Preview(plan, bill_of(plan, usage=usage), tuple(check(Subject.of_plan(plan))))
-    standing, coming = from_preview(previewed, name)
-    plan = replace(plan, resources=coming)
-    after = bill_of(plan, usage=usage)
-    before = bill_of(plan, usage=usage, resources=standing)
-    return Preview(plan, after, tuple(check(Subject.of_plan(plan))), before, tuple(difference(before, after)))
+    if previewed is not None:
+        before, after = from_preview(previewed, name)
+        found = Standing(before, after, f"pulumi's preview in {previewed}, against the state")
+    else:
+        found = look(name)
+    if found.after is not None:
+        plan = replace(plan, resources=found.after)
+    bill, violations = bill_of(plan, usage=usage), tuple(check(Subject.of_plan(plan)))
+    if found.before is None:
+        return Preview(plan, bill, violations, compared=found.said)
+    old = bill_of(plan, usage=usage, resources=found.before)
+    return Preview(plan, bill, violations, old, tuple(difference(old, bill)), found.said)

@@ -38,6 +38,9 @@ def preview(
             help="Price what `pulumi preview --json` wrote to this file, against what stands today.",
         ),
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask pulumi what stands today: no CLI, no account, no network.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write the preview to this HTML file as well.")
     ] = None,
@@ -46,11 +49,25 @@ def preview(
     ] = True,
     json_output: JsonOption = False,
 ) -> None:
-    """Show what a stack would create and what that costs: no account, no network, nothing is changed."""
-    from infra.bill.lines import read_usage
-    from infra.preview import preview_stack
+    """Show what a stack would create and what that costs; nothing is changed.
 
-    found = preview_stack(stack, usage=read_usage(usage) if usage else None, previewed=from_preview)
+    It needs no account and no network. Where a pulumi CLI is on PATH and the stack has a state, the bill is a
+    difference: what this change adds and removes a month.
+    """
+    from infra.bill.lines import read_usage
+    from infra.engine_preview import Standing, cli, standing
+    from infra.preview import preview_stack
+    from infra.stack_files import project_root
+
+    def look(name: str) -> Standing:
+        return Standing() if offline else standing(name, cli(project_root()))
+
+    found = preview_stack(
+        stack,
+        usage=read_usage(usage) if usage else None,
+        previewed=from_preview,
+        look=look,
+    )
     if html is not None:
         from infra.preview_page import render
         from infra.stack_files import write_text
@@ -162,6 +179,8 @@ def _show_rest(found: Preview, out: Any) -> None:
             f"Change: {cents(bill.per_month - found.before.per_month):+,.2f} USD a month",
             [f"{c.line.resource}: {c.line.item}: {cents(c.per_month):+,.2f}" for c in found.changes] or ["none"],
         )
+    if found.compared:
+        out.print(f"\nCompared: {found.compared}.", soft_wrap=True)
     paragraph("Warnings", list(plan.warnings))
     paragraph(
         "Refused by policy",

@@ -7,10 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pulumi.runtime.config import CONFIG
 from pulumi_policy import EnforcementLevel, StackValidationPolicy
 from pulumi_policy.proxy import UnknownValueError
 
 from infra.durations import parse_duration
+from infra.engine_config import settings_of_engine
 from infra.plan import UNKNOWN, PlannedResource
 from infra.policy.rules import RULES, Named
 from infra.policy.subject import Subject
@@ -21,18 +23,32 @@ from infra.stack_files import project_root, read_stack
 Report = Callable[..., None]
 
 
-def subject_of(resources: Iterable[Any], root: Path | None = None, clock: Callable[[], datetime] = now) -> Subject:
-    """What the policy server shows of a stack. The stack's file, found by the name in the URNs, has its settings."""
+def subject_of(
+    resources: Iterable[Any],
+    root: Path | None = None,
+    clock: Callable[[], datetime] = now,
+    config: Mapping[str, Any] | None = None,
+) -> Subject:
+    """What the policy server shows of a stack.
+
+    `config`: the engine's configuration, which newer CLIs give to policy packs. Without it the settings are those of
+    the stack's file under `root`, found by the name in the URNs.
+    """
     found = tuple(_planned(r) for r in resources)
     names = {r.urn.split("::")[0].removeprefix("urn:pulumi:") for r in found}
     if len(names) != 1:
         raise ValueError(f"resources of {len(names)} stacks")
-    file = read_stack(names.pop(), root or project_root())
-    settings, expires_at = file.settings, None
+    name = names.pop()
+    if config:
+        region, settings = settings_of_engine(config, name)
+    else:
+        file = read_stack(name, root or project_root())
+        region, settings = file.region, file.settings
+    expires_at = None
     if isinstance(settings, MachineSettings):
         lives = parse_duration(settings.time_to_live)
         expires_at = settings.expiry or (clock() + lives if lives else None)
-    return Subject(file.name, file.region, settings, found, clock(), expires_at)
+    return Subject(name, region, settings, found, clock(), expires_at)
 
 
 def _planned(resource: Any) -> PlannedResource:
@@ -70,7 +86,7 @@ def validator(rule: Named, root: Path | None = None) -> Callable[[Any, Report], 
         resources = [r for r in args.resources if not str(r.resource_type).startswith("pulumi:")]
         if not resources:
             return
-        for violation in rule.check(subject_of(resources, root)):
+        for violation in rule.check(subject_of(resources, root, config=None if root else CONFIG.get())):
             where = f"{violation.resource}: " if violation.resource else ""
             said = "" if violation.level == "mandatory" else "(to consider) "
             report(f"{said}{where}{violation.message}")
