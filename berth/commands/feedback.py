@@ -48,6 +48,12 @@ def feedback(
             "--requests", metavar="FILE", help="JSON lines with request_id, input and answer, instead of what was kept."
         ),
     ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="PATH", help="Feedback of a folder that berth serve --feedback wrote, not of the bucket."
+        ),
+    ] = None,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Ask the local AWS of `berth sandbox`.")] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -72,7 +78,7 @@ def feedback(
     file = read_stack(stack)
     moment = parse_since(since, datetime.now(UTC))
     client = (sandbox_clients if sandbox else account_clients)(file.region)
-    made = collect(file, client, moment, requests)
+    made = collect(file, client, moment, requests, journal)
     classifies = isinstance(file.settings, MachineSettings) and not resolve_model(file.settings.model).generates
     found = training_rows(made.answered, classifies=classifies)
     document: dict[str, Any] = {**made.to_json(), "training": found.to_json()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.operations.clients import Client, account_of
-from infra.operations.lines import Found, below, in_file
+from infra.operations.lines import Found, below, in_file, in_journal
 from infra.operations.requests import Request, Requests, plain_id
 from infra.places import bucket_name, capture_prefix, feedback_prefix, requests_prefix
 from infra.settings import EndpointSettings, MachineSettings
@@ -95,17 +95,26 @@ class Collected:
         }
 
 
-def collect(file: StackFile, client: Client, since: datetime, requests_file: Path | None = None) -> Collected:
+def collect(
+    file: StackFile, client: Client, since: datetime, requests_file: Path | None = None, journal: Path | None = None
+) -> Collected:
     """What a stack's users said since a moment, joined with the requests that were kept or that a file holds.
 
-    A bad line is named, not fatal. Raises `UserError` for a stack that serves nobody, and where the bucket is missing.
+    With a `journal`, a folder that `berth serve --feedback` writes or a file of it, and a file of requests no account
+    is asked. A bad line is named, not fatal. Raises `UserError` for a stack that serves nobody, and where the bucket is
+    missing.
     """
     settings = file.settings
     if not isinstance(settings, MachineSettings) or settings.role == "training":
         raise UserError(f"stack {file.name} serves nobody (role {settings.role}); feedback comes from a serving stack")
-    bucket = bucket_name("artifacts", account_of(client, file.region), file.region)
     made = Collected(file.name, file.region, since, answer_of="tuned" if settings.artifact else "base")
-    _take_records(made, below(client, file.region, bucket, feedback_prefix(file.name), since))
+    bucket = ""
+    if journal is None or requests_file is None:
+        bucket = bucket_name("artifacts", account_of(client, file.region), file.region)
+    if journal is None:
+        _take_records(made, below(client, file.region, bucket, feedback_prefix(file.name), since))
+    else:
+        _take_records(made, in_journal(journal))
     if not made.records:
         return made
     requests = Requests()

@@ -73,6 +73,19 @@ def in_file(path: Path) -> Found:
     return found
 
 
+def in_journal(path: Path) -> Found:
+    """Every line of a file, or of the segments of a journal's folder, the open one included. Raises `UserError`."""
+    if not path.is_dir():
+        return in_file(path)
+    whole = Found()
+    for part in sorted(path.glob("*.jsonl*")):
+        found = in_file(part)
+        whole.lines += found.lines
+        whole.bad += found.bad
+        whole.objects += 1
+    return whole
+
+
 def _read(where: str, lines: Iterable[bytes], found: Found) -> None:
     for number, line in _numbered(lines):
         place = f"{where} line {number}"

@@ -229,3 +229,15 @@ def test_people_read_what_came_down(run_berth: Run, project: Project, bucket: An
     out = run_berth("feedback", "trial", "-o", "p.jsonl", "--as-training-data", "t.jsonl").out
     assert "To learn from: 1 (0 corrected, 1 rated good; 0 duplicates)" in out
     assert "berth review p.jsonl" in out
+
+
+def test_a_local_journal_and_a_file_of_requests_ask_no_account(project: Project, told: Any, tmp_path: Path) -> None:
+    project.write("trial", INFERENCE)
+    journal = Journal(tmp_path / "journal")
+    journal.append([said(1, "a", NOW, rating=5)])
+    journal.close()
+    journal.append([said(2, "b", NOW, rating=1)])
+    (tmp_path / "asked.jsonl").write_bytes(lines({"id": "a", "input": "T", "answer": "A"}))
+    found = told("--from", "journal", "--requests", "asked.jsonl")
+    assert (found["records"], found["objects"], found["answers"]["joined"]) == (2, 2, 1)
+    assert told("--from", next((tmp_path / "journal").glob("*.jsonl")), "--requests", "asked.jsonl")["records"] == 1
