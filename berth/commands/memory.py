@@ -86,6 +86,26 @@ def memory(
     lora_rank: Annotated[
         int, typer.Option(metavar="R", help="Rank of LoRA's matrices.", rich_help_panel=_TRAINING)
     ] = 16,
+    lora_targets: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Layers that LoRA adapts, by their last names with commas, or all-linear (default: PEFT's).",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = "",
+    base_dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How frozen weights are held: bf16, int8, nf4, nf4-dq … (default by method).",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = "",
+    gradient_accumulation: Annotated[
+        int,
+        typer.Option(metavar="N", help="Passes of a step, over which gradients add up.", rich_help_panel=_TRAINING),
+    ] = 1,
     json_output: JsonOption = False,
 ) -> None:
     """Memory of a model, term by term, on the device and on the host, with its formula and its range.
@@ -134,6 +154,9 @@ def memory(
             attention=attention,
             tensor_parallel=tensor_parallel,
             lora_rank=lora_rank,
+            lora_targets=tuple(name.strip() for name in lora_targets.split(",") if name.strip()),
+            base_dtype=base_dtype,
+            gradient_accumulation_steps=gradient_accumulation,
         )
         devices = gpus
     machine = None
@@ -202,16 +225,32 @@ def _inference(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str, di
 
 
 def _training(facts: ModelFacts, **asked: Any) -> tuple[MemoryEstimate, str, dict[str, Any]]:
+    from sizing.dtypes import dtype as dtype_called
+    from sizing.errors import UserError
     from sizing.memory.training.estimate import estimate_training
     from sizing.memory.training.setup import TrainingSetup
 
+    method = asked["method"]
+    if asked["base_dtype"]:
+        asked["base_dtype"] = dtype_called(asked["base_dtype"]).name
+    for option, value, methods in (
+        ("--base-dtype", asked["base_dtype"], ("lora", "qlora")),
+        ("--lora-targets", asked["lora_targets"], ("lora", "qlora")),
+    ):
+        if value and method not in methods:
+            raise UserError(f"{option} is for --method lora or qlora; method {method} has no such part")
     setup = TrainingSetup(**asked)
     target = f" and {setup.output_tokens:,}" if setup.output_tokens else ""
     kept = ", checkpointing" if setup.checkpointing else ""
+    adapted = f", adapters on {', '.join(setup.lora_targets)}" if setup.lora_targets else ""
+    held = f", frozen weights in {setup.base_dtype}" if setup.base_dtype else ""
+    passes = setup.gradient_accumulation_steps
+    added = f", {passes:,} passes a step" if passes > 1 else ""
     moved = f", offload {setup.offload}" if setup.offload != "none" else ""
     situation = (
         f"{setup.method} fine-tuning in {setup.precision}, {setup.optimizer}, {setup.micro_batch:,} × "
         f"{setup.input_tokens:,}{target} tokens a GPU, {setup.gpus:,} GPU(s), ZeRO {setup.zero_stage}{moved}{kept}, "
-        f"{setup.attention} attention"
+        f"{setup.attention} attention{added}{adapted}{held}"
     )
-    return estimate_training(facts, setup), situation, asked
+    shown = {**asked, "lora_targets": list(setup.lora_targets), "base_dtype": setup.base_dtype or None}
+    return estimate_training(facts, setup), situation, shown

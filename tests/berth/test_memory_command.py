@@ -203,6 +203,11 @@ def test_tokens_beyond_the_context_window_are_noted(run_berth: Run) -> None:
         ((XL, "--gpus", "8"), "--gpus is for --for training; leave it out, or ask --for training"),
         ((XL, "--for", "training", "--dtype", "int8"), "--dtype is for --for inference"),
         ((XL, "--for", "training", "--batch", "1"), "--batch is for --for inference"),
+        ((XL, "--for", "training", "--base-dtype", "nf4"), "--base-dtype is for --method lora or qlora"),
+        ((XL, "--for", "training", "--lora-targets", "q"), "--lora-targets is for --method lora or qlora"),
+        ((XL, "--for", "training", "--method", "lora", "--lora-targets", "w_pack"), "w_pack"),
+        ((XL, "--for", "training", "--method", "qlora", "--base-dtype", "fp5"), "unknown dtype"),
+        ((XL, "--for", "training", "--gradient-accumulation", "0"), "gradient-accumulation-steps is 0"),
         ((XL, "--for", "training", "--method", "magic"), "method is 'magic'; allowed: full, lora, qlora, prompt"),
         ((XL, "--for", "training", "--precision", "fp8"), "precision is 'fp8'"),
         ((XL, "--for", "training", "--micro-batch", "0"), "micro-batch is 0"),
@@ -245,3 +250,25 @@ def test_a_folder_that_cannot_be_read_is_one_line(run_berth: Run, tmp_path: Path
     assert ran.err.startswith(f"berth: {tmp_path}/config.json: ")
     assert says in ran.err
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_what_adapters_sit_on_and_how_frozen_weights_stand_change_the_memory(run_berth: Run) -> None:
+    def asked(*more: str) -> Any:
+        return json.loads(run_berth("memory", MISTRAL, "--for", "training", "--method", "lora", *more, "--json").out)
+
+    plain, everywhere = asked(), asked("--lora-targets", "all-linear")
+    some = asked("--lora-targets", "q_proj, v_proj,k_proj,o_proj")
+    held = asked("--base-dtype", "int8")
+    assert plain["setup"]["base_dtype"] is None
+    assert some["setup"]["lora_targets"] == ["q_proj", "v_proj", "k_proj", "o_proj"]
+    assert plain["device"]["total_bytes"] < some["device"]["total_bytes"] < everywhere["device"]["total_bytes"]
+    assert held["setup"]["base_dtype"] == "int8"
+    assert held["device"]["total_bytes"] < plain["device"]["total_bytes"]
+    full = ("memory", MISTRAL, "--for", "training", "--gpus", "8", "--zero", "2")
+    once = json.loads(run_berth(*full, "--json").out)
+    often = json.loads(run_berth(*full, "--gradient-accumulation", "8", "--json").out)
+    assert often["setup"]["gradient_accumulation_steps"] == 8
+    assert often["assumptions"]["gradient_accumulation_steps"] == 8
+    assert often["device"]["total_bytes"] >= once["device"]["total_bytes"]
+    shown = run_berth(*full, "--gradient-accumulation", "8")
+    assert "8 passes a step" in " ".join(shown.out.split())
