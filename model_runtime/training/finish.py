@@ -18,6 +18,7 @@ from model_runtime.manifest import NAME, sha256_of, write_manifest
 from model_runtime.training.card import model_card
 from model_runtime.training.measure import FILE as MEASUREMENT
 from model_runtime.training.metrics import FILE as METRICS
+from model_runtime.training.metrics import loss_curve, read_metrics
 from model_runtime.training.models import Prepared
 from model_runtime.training.plan import RunPlan, name_of
 from model_runtime.training.settings import FinetuneSettings
@@ -65,6 +66,7 @@ def write_artifact(
         if (output / name).is_file():
             shutil.copyfile(output / name, draft / name)
     record = _record(trainer, prepared, settings, plan, data, base)
+    record["curve"] = loss_curve(read_metrics(output / METRICS) if (output / METRICS).is_file() else [])
     (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (draft / CARD).write_text(model_card(record), encoding="utf-8")
     write_manifest(draft / MODEL)  # a host fetches the model's folder alone

@@ -145,6 +145,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def loss_curve(lines: list[dict[str, Any]], most: int = 100) -> dict[str, list[list[float]]]:
+    """`train` and `validation` as [step, loss]. Of more than `most` training losses, as many means of neighbours, each
+    at its last step."""
+    train = [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
+    size = -(-len(train) // most) or 1
+    parts = [train[i : i + size] for i in range(0, len(train), size)]
+    return {
+        "train": [[part[-1][0], round(sum(loss for _, loss in part) / len(part), 6)] for part in parts],
+        "validation": [[line["step"], round(line["loss"], 6)] for line in lines if line["kind"] == "eval"],
+    }
+
+
 def cloudwatch(target: str, namespace: str, model: str, stack: str) -> Callable[[dict[str, float]], None]:
     """Metric lines in CloudWatch's embedded format to `target` (`model_runtime.handler.emf.writer`)."""
     from model_runtime.handler.emf import writer

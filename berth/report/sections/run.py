@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from berth.report.blocks import Fact, Facts, Section
+from berth.report.blocks import Block, Curve, Curves, Fact, Facts, Section
 from berth.report.documents import Document
 from berth.report.text import number
 
@@ -25,7 +25,14 @@ def section(documents: Mapping[str, Document]) -> Section | None:
     for label, key in (("Last loss", "last_loss"), ("Best validation loss", "best_validation_loss")):
         if result[key] is not None:
             facts.append(Fact(label, number(result[key]), "run"))
-    return Section("run", "How the fine-tune went", (Facts(tuple(facts)),))
+    blocks: list[Block] = [Facts(tuple(facts))]
+    curves = tuple(
+        Curve(label, tuple((float(step), float(loss)) for step, loss in content.get("curve", {}).get(key, ())))
+        for label, key in (("Training", "train"), ("Validation", "validation"))
+    )
+    if curves := tuple(curve for curve in curves if len(curve.points) > 1):
+        blocks.append(Curves("Loss", "step", "cross entropy", curves, "run"))
+    return Section("run", "How the fine-tune went", tuple(blocks))
 
 
 def _aside(parts: Mapping[str, int]) -> str:
