@@ -90,8 +90,8 @@ def curves(chart: Curves) -> Markup:
         )
     for x in xs:
         parts.append(
-            Markup('<text class="tick" x="{:.2f}%" y="{}" text-anchor="middle">{:g}</text>').format(
-                left + width * x / xs[-1], top + height + 18, x
+            Markup('<text class="tick" x="{:.2f}%" y="{}" text-anchor="{}">{:g}</text>').format(
+                left + width * x / xs[-1], top + height + 18, "end" if x == xs[-1] else "middle", x
             )
         )
     inner = []
