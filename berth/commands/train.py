@@ -74,7 +74,7 @@ def train(
     if json_output:
         print_json({"stack": stack, "sandbox": sandbox, **end.to_json()})
     else:
-        show_end(end, desk.option)
+        show_end(end, desk.option, desk.cloud.endpoint)
     if not end.succeeded or not end.clean:
         raise typer.Exit(NOT_DONE)
 
@@ -123,12 +123,18 @@ def _begin(stack: str, data: str, desk: Desk, yes: bool, anew: bool, quiet: bool
     from berth.show.lifecycle import steps
     from infra.lifecycle.train_begin import begin
     from infra.lifecycle.train_prepare import obstacles, prepare
+    from sizing.errors import UserError
 
     with tempfile.TemporaryDirectory(prefix="berth-train-") as place:
         _tell("Checking the data, planning the run …", quiet)
         prepared = prepare(stack, data, Path(place), desk, anew=anew)
         if _stands_already(prepared, desk, quiet):
             return
+        if desk.sandbox and prepared.settings.nodes > 1:
+            raise UserError(
+                f"stack {stack} has {prepared.settings.nodes} nodes; the sandbox's stand-ins do not train together: "
+                "set nodes to 1 for a trial, or `berth up` it there without training"
+            )
         found = obstacles(stack, desk)
         refused = prepared.preview.refused
         if not quiet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.durations import write_instant
 from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.lifecycle.engine import Engine
-from infra.places import run_prefix
+from infra.places import output_prefix, run_prefix
 from infra.resolve import now
 from infra.settings import TrainingSettings
 from infra.stack_files import StackFile, read_stack
 from sizing.errors import UserError
 
+_RUN = re.compile(r"\d{8}-\d{6}")
 INSTANCE = "aws:ec2/instance:Instance"
 BEGUN, ENDED = "command/begun.json", "command/ended.json"
 """Under a run's prefix: what the command that began it knew, and what the one that ended it found."""
@@ -127,16 +129,18 @@ def last_run_uri(stack: str, settings: TrainingSettings, desk: Desk) -> str:
     bucket = shared_outputs(settings, desk).get("artifacts_bucket")
     if not bucket:
         return ""
-    base = f"output/{stack}/"
+    base = f"{output_prefix(stack)}/"
     with asking_aws("to list the runs of the stack"):
         pages = desk.cloud.client("s3").get_paginator("list_objects_v2")
         found = [
-            item["Key"]
-            for page in pages.paginate(Bucket=bucket, Prefix=base)
-            for item in page.get("Contents", [])
-            if item["Key"].endswith(BEGUN)
+            str(entry["Prefix"]).rstrip("/")
+            for page in pages.paginate(Bucket=bucket, Prefix=base, Delimiter="/")
+            for entry in page.get("CommonPrefixes", [])
         ]
-    return f"s3://{bucket}/{max(found).removesuffix(BEGUN).rstrip('/')}" if found else ""
+    # Named by their time, so that the newest comes first; other things that a stack writes have other names.
+    runs = sorted((prefix for prefix in found if _RUN.fullmatch(prefix.removeprefix(base))), reverse=True)
+    uris = (f"s3://{bucket}/{prefix}" for prefix in runs)
+    return next((uri for uri in uris if read_note(uri, BEGUN, desk.cloud) is not None), "")
 
 
 def note(uri: str, name: str, document: Mapping[str, Any], cloud: Cloud, *, once: bool = False) -> bool:
