@@ -73,6 +73,9 @@ def new_stack(
     notes: tuple[str, ...] = ()
     if values.get("role") == "training":
         values.setdefault("time_to_live", DEFAULT_TIME_TO_LIVE)
+        if not values.get("dataset"):
+            values["dataset"] = f"datasets/{name}"
+            comments["dataset"] = "Where the data set lies in the artifact bucket; `berth train --data` puts it there."
         if values.get("capacity_block_id"):
             pay = values["purchase"] = CAPACITY_BLOCK
     settings = read_settings(values, name)

@@ -67,7 +67,7 @@ def test_an_existing_file_is_kept_unless_it_is_forced(root: Path, run_berth: Run
         (("--role", "inference", "--model", "google/flan-t5-xl", "--ttl", "soon"), "time_to_live"),
         (("--role", "inference", "--model", "google/flan-t5-xl", "--pay", "credit"), "way of paying"),
         (("--role", "inference", "--model", "bigscience/bloom", "--dtype", "fp32"), "no instance type serves"),
-        (("--role", "training", "--model", "google/flan-t5-xl"), "dataset: is missing"),
+        (("--role", "training", "--model", "google/flan-t5-xl"), "examples: is missing"),
         (("--role", "shared", "--model", "google/flan-t5-xl"), "a shared stack has none"),
     ],
 )
