@@ -92,7 +92,8 @@ def _bring_shared(stack: str, engine: Engine, sandbox: bool, quiet: bool) -> Non
         raise UserError(f"stack {stack} takes its artifacts from {shared}, which is not up; `berth up {shared}` first")
     if not quiet:
         typer.echo(f"{shared}, from which {stack} takes its artifacts, comes first:")
-    engine.preview(shared)  # it counts the steps that follow
+    if not quiet:
+        engine.preview(shared)  # it counts the steps that follow
     with steps(quiet) as tell:
         engine.up(shared, tell)
 

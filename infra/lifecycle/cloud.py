@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sizing.errors import UserError
+
+if TYPE_CHECKING:
+    from infra.sandbox.aws import Aws
 
 ASK_SECONDS = 10
 
@@ -60,13 +64,20 @@ def cloud_for(region: str, sandbox: bool) -> Cloud:
     """AWS in `region`, or the sandbox that runs. Raises `UserError` where the sandbox does not."""
     if not sandbox:
         return AccountCloud(region)
-    from infra.sandbox.aws import Aws  # noqa: PLC0415
     from infra.sandbox.server import find, sandbox_dir  # noqa: PLC0415
 
     server = find(sandbox_dir())
     if server is None:
         raise not_running()
-    return Aws(server.endpoint, region)
+    return sandbox_aws(server.endpoint, region)
+
+
+@cache
+def sandbox_aws(endpoint: str, region: str) -> Aws:
+    """The local AWS; one for a process, since boto3's clients are dear to make."""
+    from infra.sandbox.aws import Aws  # noqa: PLC0415
+
+    return Aws(endpoint, region)
 
 
 def not_running() -> UserError:

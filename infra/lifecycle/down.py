@@ -36,10 +36,12 @@ class Departure:
     spent: Spent | None
     verdict: Verdict | None
     outputs: Mapping[str, Any]
+    stands: bool = True
+    """Whether the engine has a state of it, be it an empty one that a command left which was killed."""
 
     @property
     def empty(self) -> bool:
-        return not self.going and not self.kept and not self.strays
+        return not self.going and not self.kept and not self.strays and not self.stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,13 @@ def departure(
     outputs = engine.outputs(stack)
     if users := users_of(stack, engine):
         raise UserError(f"stack {stack} is used by {', '.join(users)}; take that down first")
+    stands = any(s.name == stack for s in engine.stacks())
     sandbox = cloud.endpoint is not None
     kept = tuple(r for r in resources if (r.protect or r.retain) and not sandbox)
     going = tuple(r for r in resources if r not in kept)
     unowned = tuple(strays(standing(cloud, stack), names_of(resources)))
     verdict = interlock(outputs, cloud, clock, abandon=abandon) if is_training(outputs) else None
-    return Departure(file, going, kept, unowned, _spent(file, resources, cloud, clock()), verdict, outputs)
+    return Departure(file, going, kept, unowned, _spent(file, resources, cloud, clock()), verdict, outputs, stands)
 
 
 def take_down(
@@ -87,7 +90,7 @@ def take_down(
     bill = standing_bill(stack, found.file.region, found.file.settings, resources, clock())
     machines = lives_of_machines(resources, cloud)
     began = clock()
-    removal = engine.destroy(stack, tell) if resources or found.strays else Removal(())
+    removal = engine.destroy(stack, tell) if found.stands or found.strays else Removal(())
     rest = tuple(strays(standing(cloud, stack), names_of(removal.kept)))
     moment = clock()
     # A machine that was alive counts until it was asked to go; one that had ended, until then.

@@ -97,7 +97,11 @@ def plan_extension(stack: str, by: str, project: Path, cloud: Cloud, clock: Call
             "asked the job to save and stop, or will before it can hear of a later moment"
         )
     later = earlier + span
-    old, new = _bill(file, project, moment, earlier, cloud), _bill(file, project, moment, later, cloud)
+    with asking_aws("to see since when the machines run"):
+        started = [m["LaunchTime"] for m in living(stack, cloud)]
+    # From the start of the machines that live: a budget is for the whole run.
+    plan = replace(plan_stack(stack, project, clock=lambda: moment), made_at=min([moment, *started]))
+    old, new = (bill_of(replace(plan, expires_at=at)) for at in (earlier, later))
     return Extension(file, layers, earlier, later, new, new.worst_case - old.worst_case, new.over_budget())
 
 
@@ -174,14 +178,6 @@ def _too_late() -> timedelta:
     """Before the expiry: the watchdog's own lead, and the time after which it hears of a moved one for certain."""
     limits = Limits()
     return timedelta(seconds=limits.lead_s + limits.heartbeat_s)
-
-
-def _bill(file: StackFile, project: Path, moment: datetime, expires_at: datetime, cloud: Cloud) -> Bill:
-    """The bill from the start of the machines that live until `expires_at`: a budget is for the whole run."""
-    with asking_aws("to see since when the machines run"):
-        started = [m["LaunchTime"] for m in living(file.name, cloud)]
-    plan = plan_stack(file.name, project, clock=lambda: moment)
-    return bill_of(replace(plan, made_at=min([moment, *started]), expires_at=expires_at))
 
 
 def _file(found: Extension) -> None:

@@ -136,6 +136,8 @@ def _host(stack: str, resources: Sequence[Resource], cloud: Cloud, since: dateti
 def _last(stack: str, name: str, cloud: Cloud, since: datetime) -> float | None:
     """The newest data point of a host's metric, None where there is none."""
     until = datetime.now(UTC) + timedelta(minutes=1)
+    if since >= until:  # by a clock that goes wrong, or a stack that is only being made
+        return None
     with asking_aws(f"to read the metric {name}"):
         points = cloud.client("cloudwatch").get_metric_statistics(
             Namespace=metrics.NAMESPACE,

@@ -125,17 +125,18 @@ class PulumiEngine:
             self._planned[stack] = len(planned)
             return Changes(stack, tuple(ResourceChange("create", r.type, r.name, r.urn) for r in planned), plan=plan)
         heard = _Heard()
-        with self._asking(stack, heard):
-            self._stack(stack).preview(on_event=heard)
+        self._run(stack, heard, lambda: self._stack(stack).preview(on_event=heard))
         self._planned[stack] = sum(c.operation != "same" for c in heard.changes.values())
         return Changes(stack, tuple(heard.changes.values()), tuple(heard.before.values()), tuple(heard.after.values()))
 
     def up(self, stack: str, tell: Tell = silent) -> Mapping[str, Any]:
+        if self._state(stack).get("pending_operations"):
+            # A command was killed while AWS made something: the engine forgets it, `berth status` finds it by its tags.
+            self.refresh(stack)
         heard = _Heard(tell, self._planned.get(stack, 0))
         found = self._stack(stack, create=True)
         try:
-            with self._asking(stack, heard):
-                result = found.up(on_event=heard)
+            result = self._run(stack, heard, lambda: found.up(on_event=heard))
         except StackBusyError:
             raise
         except UserError as error:
@@ -150,8 +151,9 @@ class PulumiEngine:
         heard = _Heard(tell, len(removable))
         problem = ""
         try:
-            with self._asking(stack, heard):
-                self._stack(stack).destroy(on_event=heard, exclude_protected=True, continue_on_error=True)
+            own = self._stack(stack)
+            gone = {"on_event": heard, "exclude_protected": True, "continue_on_error": True}
+            self._run(stack, heard, lambda: own.destroy(**gone))
         except StackBusyError:
             raise
         except UserError as error:
@@ -192,16 +194,14 @@ class PulumiEngine:
         if not self._known(stack):
             return ()
         heard = _Heard(refreshing=True)
-        with self._asking(stack, heard):
-            self._stack(stack).preview_refresh(on_event=heard)
+        self._run(stack, heard, lambda: self._stack(stack).preview_refresh(on_event=heard))
         return tuple(heard.drift.values())
 
     def refresh(self, stack: str) -> tuple[Drift, ...]:
         if not self._known(stack):
             return ()
         heard = _Heard(refreshing=True)
-        with self._asking(stack, heard):
-            self._stack(stack).refresh(on_event=heard, clear_pending_creates=True)
+        self._run(stack, heard, lambda: self._stack(stack).refresh(on_event=heard, clear_pending_creates=True))
         return tuple(heard.drift.values())
 
     def rewrite(self, stack: str, change: Callable[[Any], Any]) -> None:
@@ -285,9 +285,22 @@ class PulumiEngine:
             unless_gone(aws.client("s3").put_bucket_logging, Bucket=bucket, BucketLoggingStatus={})
         return sum(empty_bucket(aws, bucket) for bucket in buckets)
 
+    def _run(self, stack: str, heard: _Heard, act: Callable[[], Any]) -> Any:
+        """Let the engine work. A lock in files that a dead process of this machine left is lifted first."""
+        with self._asking(stack, heard):
+            try:
+                return act()
+            except errors.ConcurrentUpdateError as error:
+                if not _left_by_the_dead(str(error)):
+                    raise
+                self.workspace.pulumi_command.run(
+                    ["cancel", "--yes", "--stack", stack], str(self.project), self._environment
+                )
+                return act()
+
     @contextmanager
     def _asking(self, stack: str, heard: _Heard) -> Iterator[None]:
-        """Turn what the CLI says when it fails into one line. A lock that a dead process left is lifted first."""
+        """Turn what the CLI says when it fails into one line."""
         try:
             yield
         except errors.StackNotFoundError:
@@ -403,6 +416,12 @@ def _name(urn: str) -> str:
 def _second(moment: str) -> str:
     """The engine's moments to the second: 2026-11-24T08:00:00Z."""
     return re.sub(r"\.\d+", "", moment)
+
+
+def _left_by_the_dead(said: str) -> bool:
+    """Whether every lock that the CLI names was left by a process of this machine that runs no more."""
+    holders = list(_LOCK.finditer(said))
+    return bool(holders) and all(h["host"] == socket.gethostname() and not alive(int(h["pid"])) for h in holders)
 
 
 def _holder(said: str) -> str:

@@ -116,7 +116,7 @@ def _budget(found: Found, cloud: Cloud) -> list[Call]:
 
 
 def _key(found: Found, _cloud: Cloud) -> list[Call]:
-    return [Call("kms", "schedule_key_deletion", {"KeyId": found.id, "PendingWindowInDays": 7})]
+    return [Call("kms", "schedule_key_deletion", {"KeyId": found.name, "PendingWindowInDays": 7})]
 
 
 def _group(found: Found, _cloud: Cloud) -> list[Call]:

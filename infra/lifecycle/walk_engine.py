@@ -14,6 +14,7 @@ from typing import Any
 
 from pulumi.runtime import mocks
 
+from infra.lifecycle.cloud import sandbox_aws
 from infra.lifecycle.engine import (
     INSTALL,
     INSTALL_URL,
@@ -72,6 +73,7 @@ class WalkEngine:
     ) -> None:
         self.place, self._provider, self._clock = place, provider, clock
         self._planned: dict[str, int] = {}
+        self._providers: dict[str, SandboxProvider] = {}
 
     @property
     def name(self) -> str:
@@ -116,8 +118,9 @@ class WalkEngine:
                     )
                 return record.outputs
             provider = self._of(file.region)
-            if record is not None:
-                self._clear(stack, provider, journal, tell)
+            if record is not None and (left := self._clear(stack, provider, journal, tell).left):
+                said = "; ".join(f"{x.type} {x.id}: {x.reason}" for x in left)
+                raise UserError(f"stack {stack}: what a command that broke off had made cannot be removed: {said}")
             total = self._planned.get(stack, 0)
             try:
                 made = walk.bring_up(file, provider, journal, tell=_told(tell), total=total, clock=self._clock)
@@ -184,18 +187,19 @@ class WalkEngine:
         return Journal(self.place.folder / JOURNAL, self.place.server.run)
 
     def _of(self, region: str) -> SandboxProvider:
-        return self._provider(Aws(self.place.server.endpoint, region))
+        if region not in self._providers:
+            self._providers[region] = self._provider(sandbox_aws(self.place.server.endpoint, region))
+        return self._providers[region]
 
     def _region(self, stack: str) -> str:
         return read_stack(stack, self.project).region
 
     def _clear(self, stack: str, provider: SandboxProvider, journal: Journal, tell: Tell) -> Removal:
         """Take down what the journal has, then what has the stack's tag and is in no journal."""
-        removal = (
-            walk.take_down(stack, provider, journal, tell=_told(tell))
-            if stack in journal.stacks
-            else walk.Removal((), ())
-        )
+        known_here = stack in journal.stacks
+        removal = walk.Removal((), ())
+        if known_here:
+            removal = walk.take_down(stack, provider, journal, tell=_told(tell))
         removed = [_resource(m) for m in removal.removed]
         left = [Left(x.type, x.name, x.id, x.reason) for x in removal.left]
         known = {x.id for x in left}
@@ -208,7 +212,7 @@ class WalkEngine:
             else:
                 removed.append(Resource(found.kind, "", found.id))
                 tell(Step("removed", found.kind, "", found.id, len(removed)))
-        if not removed and not left and not removal.removed:
+        if not removed and not left and not known_here:
             raise UserError(f"stack {stack} is not in the sandbox, and nothing there has its tag")
         return Removal(tuple(removed), tuple(left), objects=removal.objects)
 
