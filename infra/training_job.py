@@ -79,7 +79,8 @@ def _mean(values: tuple[int, ...]) -> int:
 
 def task_of(settings: TrainingSettings, model: ModelFacts) -> TrainingTask:
     """What is to be trained, as sizing understands it; a nominal number of examples where the stack says none."""
-    found = lengths_of(model, (), settings.input_tokens, settings.output_tokens, None)
+    output = settings.output_tokens if model.generates else 0
+    found = lengths_of(model, (), settings.input_tokens, output, None)
     inputs = (settings.mean_input_tokens,) if settings.mean_input_tokens else ()
     outputs = (settings.mean_output_tokens,) if settings.mean_output_tokens and found.output_tokens else ()
     lengths = Lengths(found.input_tokens, found.output_tokens, inputs, outputs, found.notes)
@@ -105,7 +106,8 @@ def wishes_of(settings: TrainingSettings, region: str, pay: str = "") -> Trainin
         pay=pay or settings.purchase,
         max_hours=hours,
         max_usd=float(settings.budget_per_run) if settings.budget_per_run and known else None,
-        nodes=settings.nodes if settings.nodes > 1 else None,
+        # Nobody's one machine becomes several: only with the type is their number sizing's to choose.
+        nodes=None if settings.instance_type == AUTO and settings.nodes == 1 else settings.nodes,
         instance="" if settings.instance_type == AUTO else settings.instance_type,
         lora_rank=settings.lora_rank,
     )
@@ -181,7 +183,10 @@ def too_small(settings: TrainingSettings, region: str, model: ModelFacts, hardwa
     if gpu is None:
         return f"{instance.name} has no GPU to train on"
     if not settings.micro_batch_size:
-        found = search(model, task_of(settings, model), hardware, wishes_of(settings, region))
+        try:
+            found = search(model, task_of(settings, model), hardware, wishes_of(settings, region))
+        except UserError:
+            return ""  # without prices in the region, say: the plan's warnings tell it
         misses = [r for r in found.refused if r.kind in ("GPU memory", "system RAM", "precision")]
         return "" if found.recommended or not misses else f"{instance.name} cannot hold the run: {misses[0].reason}"
     precision = precision_on(model, gpu, settings.dtype)

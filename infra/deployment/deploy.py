@@ -14,7 +14,7 @@ from infra.bill.bill import Bill, Change, bill_of, difference
 from infra.bill.lines import cents
 from infra.deployment.artifact import Artifact, examine
 from infra.deployment.changes import Altered, altered
-from infra.deployment.places import BucketPlace, FolderPlace, Place, UnreachableError
+from infra.deployment.places import BucketPlace, FolderPlace, UnreachableError
 from infra.places import bucket_name
 from infra.plan import Plan, plan_file
 from infra.policy.rules import check
@@ -161,7 +161,7 @@ def _found(
         return None, "", (), ()
     folder = Path(artifact).expanduser()
     if not artifact.startswith("s3://") and folder.is_dir():
-        found = _examined(FolderPlace(folder.resolve()), model, stated, sizes_only)
+        found = examine(FolderPlace(folder.resolve()), model, stated, sizes_only=sizes_only)
         key = prefix or f"models/{file.name}-{found.manifest_sha256[:12]}"
         served = folder / found.below if found.below else folder
         step = f"berth bundle {quote(file.name)} --upload --model-folder {quote(str(served))}"
@@ -171,7 +171,7 @@ def _found(
     try:
         account, client = reach(file.region)
         place = BucketPlace(_uri(file, artifact, account), client)
-        found = _examined(place, model, stated, sizes_only)
+        found = examine(place, model, stated, sizes_only=sizes_only)
     except UnreachableError as error:
         if not stated:
             raise UserError(
@@ -183,10 +183,6 @@ def _found(
         return unverified, _key(_uri(file, artifact, "")), (), (note,)
     below = f"/{found.below}" if found.below else ""
     return found, _key(place.uri) + below, (), found.notes
-
-
-def _examined(place: Place, model: ModelFacts, stated: str, sizes_only: bool) -> Artifact:
-    return examine(place, model, stated, sizes_only=sizes_only)
 
 
 def _uri(file: StackFile, artifact: str, account: str) -> str:

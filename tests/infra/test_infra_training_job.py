@@ -109,6 +109,7 @@ def test_an_unknown_number_of_examples_foresees_no_hours(project: Project) -> No
             "over budget_per_run",
         ),
         ({"instance_type": "g4dn.xlarge", "method": "full"}, "system RAM"),
+        ({"instance_type": "g5.48xlarge", "method": "full", "model": "meta-llama/Llama-2-70b-hf"}, "GiB short"),
     ],
 )
 def test_a_run_that_cannot_be_planned_says_what_stands_in_its_way(
@@ -156,6 +157,18 @@ def test_a_machine_too_small_for_its_run_is_refused(project: Project, change: di
     found = [v for v in holds_model(Subject.of_plan(plan)) if v.rule == "machine-too-small"]
     assert [v.level for v in found] == (["mandatory"] if short else [])
     assert all(short in v.message for v in found)
+
+
+def test_a_classifier_is_trained_without_output_tokens(project: Project) -> None:
+    _, context = recorded(project, model="google-bert/bert-base-uncased", method="full")
+    plan = recorded_plan(context.settings, "us-east-1", context.model, context.hardware)  # type: ignore[arg-type]
+    assert plan.setup.output_tokens == 0
+
+
+def test_a_region_without_prices_leaves_the_run_open_and_says_so(project: Project) -> None:
+    plan = project.plan({**TRAINING, "zones": ["sae1-az1"]}, "sa-east-1")
+    assert any("how the run uses p4d.24xlarge cannot be planned: unknown region" in w for w in plan.warnings)
+    assert list(holds_model(Subject.of_plan(plan))) == []
 
 
 def test_new_training_stack_counts_a_file_and_records_the_whole_plan(
