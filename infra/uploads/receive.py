@@ -89,7 +89,7 @@ def newest_artifact(artifacts: Artifacts) -> str:
         raise UserError(f"s3://{artifacts.bucket}/{base} cannot be listed: {error}") from error
     if not found:
         raise UserError(f"no run of stack {name} has left an artifact in s3://{artifacts.bucket}/{base}")
-    newest = max(found, key=lambda key: found[key])
+    newest = max(found, key=lambda key: (found[key], key))  # S3 tells seconds; runs are named by their begin
     return f"s3://{artifacts.bucket}/{newest.removesuffix(f'/{NAME}')}"
 
 

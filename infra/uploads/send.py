@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.stack_files import record
+from infra.settings import PROJECT
+from infra.stack_files import load_yaml, record
 from infra.uploads.content import StackBundle
 from infra.uploads.place import Artifacts
 from model_runtime.artifacts import upload
@@ -77,7 +78,8 @@ def model_notes(folder: Path, planned: str, find_model: Callable[[str], Any]) ->
 
 
 def _record(artifacts: Artifacts, key: str, value: str) -> None:
-    if getattr(artifacts.settings, key) != value:
+    """Write a value into the stack file, which stays as it is where it says that already."""
+    if load_yaml(artifacts.file.path)["config"].get(f"{PROJECT}:{key}") != value:
         record(artifacts.file.path, {key: value})
 
 
