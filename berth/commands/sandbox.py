@@ -12,10 +12,11 @@ from berth.output import JsonOption, print_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from infra.lifecycle.trial import Taken, Trial
     from infra.sandbox.journal import Journal, StackRecord
     from infra.sandbox.provider import SandboxProvider
     from infra.sandbox.server import Server
-    from infra.sandbox.walk import Step
+    from infra.sandbox.walk import Removal
 
 app = typer.Typer(
     add_completion=False,
@@ -32,12 +33,23 @@ WITHOUT_ENGINE = (
 )
 
 
+EngineOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--engine/--no-engine",
+        help="Go through Pulumi's own engine, with its state in files; by default where a pulumi CLI is on PATH.",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 def up(
     stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.")] = "sandbox",
     empty: Annotated[
         bool, typer.Option("--empty", help="Only start the local AWS, for `pulumi up` to fill; make nothing on it.")
     ] = False,
+    engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Start the local AWS where it does not run, and make every resource of a stack and of its shared stack on it."""
@@ -45,18 +57,24 @@ def up(
     from infra.sandbox import server, walk
     from infra.sandbox.listing import tagged
     from infra.stack_files import project_root, read_stack
+    from sizing.errors import UserError
 
     folder = server.sandbox_dir()
     if empty:
         with server.locked(folder):
             local = server.start(folder)
         if json_output:
-            print_json({"server": _server_json(local), "stack": None, "made": [], "outputs": {}, "tagged": []})
+            print_json(
+                {"server": _server_json(local), "stack": None, "engine": "", "made": [], "outputs": {}, "tagged": []}
+            )
         else:
             typer.echo(f"The local AWS runs on {local.endpoint}; docs/sandbox.md tells how `pulumi up` uses it.")
         return
     root = project_root()
     files = [read_stack(stack, root)]
+    if _by_engine(engine):
+        _up_by_engine(root, stack, json_output)
+        return
     if shared := walk.shared_name(files[0]):
         files.insert(0, read_stack(shared, root))
     tell = _teller(json_output)
@@ -69,6 +87,11 @@ def up(
         for file in files:
             if file.name in journal.stacks and journal.stacks[file.name].complete:
                 continue
+            if file.name not in journal.stacks and _standing(_provider(local, file.region), file.name):
+                raise UserError(
+                    f"stack {file.name} stands in the sandbox by Pulumi's engine; "
+                    f"`berth sandbox down {file.name}` with the pulumi CLI on PATH removes it"
+                )
             if file.name in journal.stacks:
                 walk.take_down(file.name, _provider(local, file.region), journal, tell=tell)
             plan = plan_file(file, root)
@@ -83,13 +106,55 @@ def up(
             {
                 "server": _server_json(local),
                 "stack": _stack_json(record),
+                "engine": "",
                 "made": [r.name for r in made],
                 "outputs": record.outputs,
                 "tagged": [{"id": t.id, "stack": t.stack} for t in found],
             }
         )
         return
-    _show_up(record, local, made, len([t for t in found if t.stack == stack]))
+    _show_up(record, local, bool(made), len([t for t in found if t.stack == stack]), WITHOUT_ENGINE)
+
+
+def _by_engine(asked: bool | None) -> bool:
+    """Whether Pulumi's engine is to be used. Raises `UserError` where it is asked for and there is no CLI."""
+    from infra.lifecycle.engine import missing_cli, pulumi_on_path
+
+    found = pulumi_on_path()
+    if asked and not found:
+        raise missing_cli()
+    return found if asked is None else asked
+
+
+def _up_by_engine(root: Path, stack: str, json_output: bool) -> None:
+    from infra.lifecycle.trial import Trial
+    from infra.sandbox import server
+    from infra.sandbox.listing import tagged
+
+    if not json_output and server.find(server.sandbox_dir()) is None:
+        typer.echo("Starting the local AWS …")
+    trial = Trial(root, start=True)
+    tell, say = _teller(json_output), (lambda line: None if json_output else typer.echo(line))
+    made = trial.bring_up(stack, tell, say)
+    record = next(r for r in trial.records() if r.name == stack)
+    found = tagged(_provider(trial.server, record.region).aws)
+    if json_output:
+        print_json(
+            {
+                "server": _server_json(trial.server),
+                "stack": _stack_json(record),
+                "engine": trial.engine.name,
+                "made": made,
+                "outputs": record.outputs,
+                "tagged": [{"id": t.id, "stack": t.stack} for t in found],
+            }
+        )
+        return
+    how = (
+        f"Made by {trial.engine.name} through the sandbox's provider, with its state in files; "
+        f"`berth sandbox up {stack}` again applies what a changed stack file says, as `pulumi up` would."
+    )
+    _show_up(record, trial.server, stack in made, len([t for t in found if t.stack == stack]), how)
 
 
 @app.command(epilog="Ends with exit code 3 where something is left.")
@@ -118,22 +183,22 @@ def down(
             if not json_output:
                 typer.echo(said)
             return
-        journal = _journal(folder, local)
-        if stack is None:
-            names = [
-                *(n for n, r in journal.stacks.items() if r.uses),
-                *(n for n, r in journal.stacks.items() if not r.uses),
-            ]
-        else:
-            names = [stack]
+        journal, trial = _journal(folder, local), _trial()
+        by_engine = {r.name: r for r in trial.records()} if trial else {}
+        records = {**by_engine, **journal.stacks}
+        names = [stack] if stack is not None else sorted(records, key=lambda name: not records[name].uses)
         removed: list[dict[str, str]] = []
         left: list[dict[str, str]] = []
         objects = 0
         standing: list[dict[str, str]] = []
-        regions = {r.region for r in journal.stacks.values()} or {"us-east-1"}
+        regions = {r.region for r in records.values()} or {"us-east-1"}
         for name in names:
-            region = journal.stacks[name].region if name in journal.stacks else "us-east-1"
-            found = walk.take_down(name, _provider(local, region), journal, tell=tell)
+            found: Taken | Removal
+            if trial is not None and name in by_engine:
+                found = trial.take_down(name, tell)
+            else:
+                region = journal.stacks[name].region if name in journal.stacks else "us-east-1"
+                found = walk.take_down(name, _provider(local, region), journal, tell=tell)
             objects += found.objects
             removed += [{"type": m.type, "name": m.name, "id": m.id} for m in found.removed]
             left += [{"type": x.type, "name": x.name, "id": x.id, "reason": x.reason} for x in found.left]
@@ -174,20 +239,35 @@ def status(json_output: JsonOption = False) -> None:
         else:
             typer.echo("The sandbox does not run; `berth sandbox up` starts it.")
         return
-    journal = _journal(folder, local)
+    trial = _trial()
+    by_engine = {r.name: r for r in trial.records()} if trial else {}
+    records = {**by_engine, **_journal(folder, local).stacks}
     stacks, seen = [], {}
-    for record in journal.stacks.values():
+    for record in records.values():
         provider = _provider(local, record.region)
         seen.update({t.id: t for t in tagged(provider.aws)})
         gone = [{"type": m.type, "name": m.name, "id": m.id} for m in walk.gone(record, provider)]
-        stacks.append({**_stack_json(record), "gone": gone})
-    if not journal.stacks:
+        how = trial.engine.name if trial is not None and record.name in by_engine else ""
+        stacks.append({**_stack_json(record), "engine": how, "gone": gone})
+    if not records:
         seen.update({t.id: t for t in tagged(_provider(local, "us-east-1").aws)})
-    orphans = [{"id": t.id, "stack": t.stack} for t in seen.values() if t.stack not in journal.stacks]
+    orphans = [{"id": t.id, "stack": t.stack} for t in seen.values() if t.stack not in records]
     if json_output:
         print_json({"server": _server_json(local), "stacks": stacks, "orphans": orphans})
         return
     _show_status(local, stacks, orphans)
+
+
+def _trial() -> Trial | None:
+    """The engine's stacks on the local AWS that runs, None without a CLI."""
+    from infra.lifecycle.engine import pulumi_on_path
+    from infra.stack_files import project_root
+
+    if not pulumi_on_path():
+        return None
+    from infra.lifecycle.trial import Trial
+
+    return Trial(project_root())
 
 
 def _journal(folder: Path, local: Server) -> Journal:
@@ -209,10 +289,10 @@ def _standing(provider: SandboxProvider, stack: str | None) -> list[dict[str, st
     return [{"id": t.id, "stack": t.stack} for t in tagged(provider.aws) if stack is None or t.stack == stack]
 
 
-def _teller(quiet: bool) -> Callable[[Step], None]:
+def _teller(quiet: bool) -> Callable[[Any], None]:
     """Prints each step as a line."""
 
-    def tell(step: Step) -> None:
+    def tell(step: Any) -> None:
         if not quiet:
             kind = step.type.removeprefix("aws:").split("/")[0] + "." + step.type.rsplit(":", 1)[-1]
             of = f"/{step.total}" if step.total else ""
@@ -259,7 +339,7 @@ def _omissions(record: StackRecord) -> dict[str, list[str]]:
     return found
 
 
-def _show_up(record: StackRecord, local: Server, made: list[StackRecord], tagged: int) -> None:
+def _show_up(record: StackRecord, local: Server, made: bool, tagged: int, how: str) -> None:
     from berth.output import console
 
     out = console()
@@ -278,7 +358,7 @@ def _show_up(record: StackRecord, local: Server, made: list[StackRecord], tagged
             out.print(f"moto has no {entry.lacking}: {entry.name} was noted, not made.")
     for omitted, names in _omissions(record).items():
         out.print(f"Left out of {', '.join(names)}: {omitted}.")
-    out.print(f"\n{WITHOUT_ENGINE}")
+    out.print(f"\n{how}")
 
 
 def _print_down(document: dict[str, Any], json_output: bool) -> None:
@@ -293,10 +373,11 @@ def _show_status(local: Server, stacks: list[dict[str, Any]], orphans: list[dict
 
     out = console()
     out.print(f"The local AWS runs on {local.endpoint} since {local.since} (process {local.pid}).\n")
-    drawn = table("Stack", "Region", "Since", "Expires", "Resources", "Gone", right=("Resources", "Gone"))
+    drawn = table("Stack", "Made by", "Region", "Since", "Expires", "Resources", "Gone", right=("Resources", "Gone"))
     for entry in stacks:
         drawn.add_row(
             entry["name"] + ("" if entry["complete"] else " (incomplete)"),
+            entry["engine"] or "the walk",
             entry["region"],
             entry["since"],
             entry["expires_at"] or "never",

@@ -38,11 +38,11 @@ def document(command: str, ran: Any, code: int = 0) -> dict[str, Any]:
 
 def test_up_status_drift_down_and_nothing_left(run_berth: Run, project: Project, folder: Path) -> None:
     assert document("sandbox status", run_berth("sandbox", "status", "--json"))["server"] is None
-    made = document("sandbox up", run_berth("sandbox", "up", "shared", "--json"))
+    made = document("sandbox up", run_berth("sandbox", "up", "--no-engine", "shared", "--json"))
     assert made["made"] == ["shared"]
     bucket = made["outputs"]["artifacts_bucket"]
     assert {"id": f"arn:aws:s3:::{bucket}", "stack": "shared"} in made["tagged"]
-    again = run_berth("sandbox", "up", "shared")
+    again = run_berth("sandbox", "up", "--no-engine", "shared")
     assert again.code == 0
     assert again.out.startswith("shared is up since ")
     aws = Aws(made["server"]["endpoint"], "us-east-1")
@@ -104,7 +104,7 @@ def test_moto_that_does_not_start_says_why(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_stack_is_one_line(run_berth: Run, project: Project, folder: Path) -> None:
-    ran = run_berth("sandbox", "up", "shraed")
+    ran = run_berth("sandbox", "up", "--no-engine", "shraed")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("berth: unknown stack 'shraed'; did you mean shared")
     assert server.find(folder) is None
