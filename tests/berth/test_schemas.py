@@ -98,6 +98,7 @@ SITUATIONS: dict[str, list[tuple[str, ...]]] = {
 """What each command is tried with here; those of `ON_THEIR_OWN` have a test of their own, because they write or ask."""
 ON_THEIR_OWN = {
     "bundle",
+    "fetch",  # tests/infra/test_uploads_command.py, with a local AWS
     "data check",  # tests/model_runtime/test_data_command.py
     "data split",
     "evaluate",  # tests/model_runtime/test_evaluate.py
