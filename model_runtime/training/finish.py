@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -90,16 +91,17 @@ def _merge(base: Path, adapter: Path, target: Path, prepared: Prepared, settings
         "decoder-only": AutoModelForCausalLM,
         "encoder-decoder": AutoModelForSeq2SeqLM,
     }[prepared.architecture]
+    config = copy.deepcopy(prepared.model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
     model = auto.from_pretrained(
         base,
-        config=prepared.model.config,
+        config=config,
         dtype=torch_dtype("fp32" if prepared.precision == "fp32" else prepared.precision),
         use_safetensors=not settings.allow_pickle or any(base.glob("*.safetensors")),
         ignore_mismatched_sizes=True,
     )
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    if hasattr(merged.config, "quantization_config"):
-        del merged.config.quantization_config
     merged.save_pretrained(target)
 
 
