@@ -107,12 +107,6 @@ def adapters(model: ModelFacts, setup: TrainingSetup) -> tuple[Adapter, ...]:
     )
 
 
-def prompt_numel(model: ModelFacts, setup: TrainingSetup) -> int:
-    """Elements of a soft prompt: virtual tokens × the width of the embedding they stand for."""
-    stack = model.encoder or model.main
-    return setup.prompt_tokens * stack.hidden_size
-
-
 def is_head_or_embedding(tensor: Tensor) -> bool:
     return tensor.kind == "embedding" or (tensor.part == "head" and tensor.kind == "linear")
 
