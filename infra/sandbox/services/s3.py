@@ -49,13 +49,14 @@ def empty_bucket(aws: Aws, bucket: str) -> int:
         if s3.get_bucket_versioning(Bucket=bucket).get("Status") == "Suspended":
             # Where versions are suspended, moto takes a key away with all of them, and fails at a delete marker.
             s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        # Always the first page: what is removed changes where moto's next one begins.
+        while True:
+            page = s3.list_object_versions(Bucket=bucket)
             found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-            for start in range(0, len(found), 1000):
-                part = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found[start : start + 1000]]
-                s3.delete_objects(Bucket=bucket, Delete={"Objects": part, "Quiet": True})
-                removed += len(part)
-        return {}
+            part = [{"Key": o["Key"], "VersionId": o["VersionId"]} for o in found[:1000]]
+            if not part or s3.delete_objects(Bucket=bucket, Delete={"Objects": part, "Quiet": True}).get("Errors"):
+                return {}
+            removed += len(part)
 
     or_gone(pages)
     return removed
