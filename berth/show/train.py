@@ -92,7 +92,7 @@ def watching(quiet: bool) -> Iterator[Watcher]:
         yield Silent()
         return
     out = console()
-    if not out.is_terminal:
+    if not out.is_terminal or out.is_dumb_terminal:
         yield Lines()
         return
     from rich.live import Live

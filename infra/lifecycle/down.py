@@ -71,7 +71,9 @@ def departure(
     kept = tuple(r for r in resources if (r.protect or r.retain) and not sandbox)
     going = tuple(r for r in resources if r not in kept)
     unowned = tuple(strays(standing(cloud, stack), names_of(resources)))
-    verdict = interlock(outputs, cloud, clock, abandon=abandon) if is_training(outputs) else None
+    # Without a clock of the caller's it is AWS's, which decides over a node's expiry.
+    own = None if clock is now else clock
+    verdict = interlock(outputs, cloud, own, abandon=abandon) if is_training(outputs) else None
     return Departure(file, going, kept, unowned, _spent(file, resources, cloud, clock()), verdict, outputs, stands)
 
 

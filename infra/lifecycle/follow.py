@@ -19,8 +19,8 @@ from model_runtime.fetch import split_s3
 from model_runtime.manifest import NAME
 from model_runtime.watch.status import METRICS, Status
 
-_MOST_LINES = 200
-"""Lines of the log that one look takes at most."""
+_MOST_LINES, _FIRST_LINES = 500, 50
+"""Lines of the log that one look takes at most; the first one takes the newest, however long the run has been going."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,6 @@ class Follower:
     log_group: str = ""
     begun: Mapping[str, Any] | None = None
     _tokens: dict[str, str] = field(default_factory=dict)
-    _seen: set[str] = field(default_factory=set)
 
     def look(self) -> Look:
         """Raises `UserError` where EC2 or S3 cannot be asked; a log that cannot be read is `trouble`."""
@@ -122,11 +121,12 @@ class Follower:
         if not self.log_group or not self.run.instances:
             return (), ()
         logs, stream = self.desk.cloud.client("logs"), f"{self.run.stack}/{self.run.instances[0]}/service"
-        given: dict[str, Any] = {"logGroupName": self.log_group, "logStreamName": stream, "startFromHead": True}
-        if token := self._tokens.get(stream):
-            given["nextToken"] = token
+        token = self._tokens.get(stream)
+        given: dict[str, Any] = {"limit": _FIRST_LINES, "startFromHead": False}
+        if token:  # with a token that leads forward CloudWatch wants the head named
+            given = {"limit": _MOST_LINES, "startFromHead": True, "nextToken": token}
         try:
-            found = logs.get_log_events(limit=_MOST_LINES, **given)
+            found = logs.get_log_events(logGroupName=self.log_group, logStreamName=stream, **given)
         except logs.exceptions.ResourceNotFoundException:
             return (), ()  # nothing said yet
         except (ClientError, BotoCoreError) as error:

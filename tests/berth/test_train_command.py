@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from rich.console import Console
+from rich.live import Live
 
 from berth.schemas import load
-from berth.show.train import Lines, next_commands, show_end
+from berth.show.train import Drawn, Lines, next_commands, show_end
 from infra.lifecycle.engine import Left, Removal
 from infra.lifecycle.final_bill import ended_at, final_bill
 from infra.lifecycle.follow import Look
@@ -157,6 +160,27 @@ def test_lines_tell_what_changed_and_nothing_twice(capsys: pytest.CaptureFixture
     assert out.count("its watchdog has not spoken yet") == 1 and out.count("step 10/40") == 1
     for part in ("a note", "loss 1.2500", "1,234", "3.00 GiB", "spent $3.46", "left 1 min", "2026-11-24 10:30 UTC"):
         assert part in out
+
+
+def test_on_a_terminal_the_numbers_are_drawn_and_the_log_runs_above_them() -> None:
+    out = StringIO()
+    terminal = Console(
+        file=out, force_terminal=True, width=100, markup=False, emoji=False, highlight=False,
+        _environ={"TERM": "xterm", "NO_COLOR": "1"},
+    )  # fmt: skip
+    train = {"step": 3, "steps": 9, "loss": 0.5, "tokens_per_s": 10.0, "memory_bytes": 1 << 30, "left_s": 12.0}
+    node = (Node("i-1", "running", SINCE),)
+    with Live(console=terminal, transient=True, auto_refresh=False) as live:
+        drawn = Drawn(live)
+        drawn.show(
+            Look(SINCE, node, None, train, None, ("step 3/9 …", "a [note] of :smile: the log"), Decimal(2), None)
+        )
+        live.refresh()
+        drawn.say("a sentence")
+    text = out.getvalue()
+    for part in ("a [note] of :smile: the log", "step 3/9", "0.5000", "$2.00", "12 s", "a sentence"):
+        assert part in text
+    assert "step 3/9 …" not in text
 
 
 @pytest.fixture

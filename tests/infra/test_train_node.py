@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from infra_projects import committed
 
+from infra.lifecycle.follow import Follower
+from infra.lifecycle.train_run import Desk, Run
 from infra.sandbox import server
 from infra.sandbox.aws import Aws
 from infra.sandbox.node import Machine, NodeConfig
@@ -204,3 +206,29 @@ def test_new_lines_of_a_log_arrive_once(aws: Aws, tmp_path: Path) -> None:
     shipper.ship()
     found = logs.get_log_events(logGroupName="/berth/node", logStreamName="training/i-1/service", startFromHead=True)
     assert [event["message"] for event in found["events"]] == ["one", "two", "half"]
+
+
+def test_a_follower_reads_the_newest_lines_first_and_then_each_once(aws: Aws) -> None:
+    logs, instance = aws.client("logs"), machine(aws)
+    stream = {"logGroupName": "/berth/follow", "logStreamName": f"tuning/{instance}/service"}
+    logs.create_log_group(logGroupName="/berth/follow")
+    outputs = {"instances": [instance], "artifacts": f"s3://{BUCKET}/output/none", "expires_at": "never"}
+    moment = datetime(2026, 11, 24, tzinfo=UTC)
+    engine: Any = None
+    desk = Desk(engine, aws, Path(), lambda: moment, lambda _: None, lambda _: None)
+    follower = Follower(Run("tuning", outputs), desk, "/berth/follow")
+    assert follower.look().log == (), "there is no stream yet"
+    logs.create_log_stream(**stream)
+
+    def say(count: int, word: str) -> None:
+        stamp = int(datetime.now(tz=UTC).timestamp() * 1000)
+        events = [{"timestamp": stamp + i, "message": f"{word} {i}"} for i in range(count)]
+        logs.put_log_events(**stream, logEvents=events)
+
+    say(80, "old")
+    first = follower.look()
+    assert first.log[-1] == "old 79" and len(first.log) == 50
+    assert first.status is None and first.usd is None and first.artifact_at is None
+    say(2, "new")
+    assert follower.look().log == ("new 0", "new 1")
+    assert follower.look().log == ()
