@@ -42,6 +42,7 @@ class Log:
     emit: Callable[[dict[str, float]], None]
     spent_s: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
     _last: tuple[float, int, int, float] = (0.0, 0, 0, 0.0)
 
     @property
@@ -53,7 +54,7 @@ class Log:
         spent = self.folder / SPENT
         if spent.is_file():
             self.spent_s = float(json.loads(spent.read_text(encoding="utf-8"))["seconds"])
-        self._last = (time.monotonic(), step, 0, 0.0)
+        self._last = (self.clock(), step, 0, 0.0)
         if not self.path.is_file():
             return
         kept = [line for line in read_metrics(self.path) if int(line["step"]) <= step]
@@ -61,7 +62,7 @@ class Log:
 
     @property
     def seconds(self) -> float:
-        return self.spent_s + time.monotonic() - self.started
+        return self.spent_s + self.clock() - self.started
 
     @property
     def usd(self) -> float | None:
@@ -70,7 +71,7 @@ class Log:
     def train(self, step: int, total: int, logs: dict[str, float], meter: Meter, memory_bytes: int) -> None:
         """One line about the steps since the last. Raises `ModelError` when the loss is no number any more."""
         loss = float(logs["loss"])
-        now, tokens = time.monotonic(), int(meter.tokens)
+        now, tokens = self.clock(), int(meter.tokens)
         before, last_step, last_tokens, last_flops = self._last
         seconds, steps = max(now - before, 1e-9), max(step - last_step, 1)
         self._last = (now, step, tokens, meter.flops)
@@ -126,7 +127,7 @@ class Log:
         self.say(f"step {step}/{total}  validation loss {loss:.4f}" + ("  (the lowest so far)" if better else ""))
         self.emit({"EvalLoss": loss})
         now, _, tokens, flops = self._last
-        self._last = (time.monotonic(), step, tokens, flops) if now else self._last
+        self._last = (self.clock(), step, tokens, flops) if now else self._last
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

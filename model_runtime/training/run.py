@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class _Run:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self.settings, self.plan, self.place, self.output, self.say = settings, plan, place, output, say
+        check_tensorboard(settings)
         if plan.processes != place.world:
             raise ModelError(f"the plan is for {plan.processes} processes, {place.world} were started")
         self.root = output / checkpoints.FOLDER
@@ -383,6 +385,14 @@ def _lift_cap() -> None:
     """Of a CPU's memory; a GPU's is for training alone."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def check_tensorboard(settings: Any, find: Callable[[str], Any] = find_spec) -> None:
+    """Raises `ModelError` where its files are wished and nothing can write them."""
+    if settings.tensorboard and not find("tensorboard") and not find("tensorboardX"):
+        raise ModelError(
+            "tensorboard is wished and not installed: pip install tensorboard, or set tensorboard to false"
+        )
 
 
 def _device(settings: FinetuneSettings) -> Any:
