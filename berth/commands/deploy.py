@@ -113,7 +113,8 @@ def _show(found: Deployment) -> None:
         return
     drawn = table("The next preview", "Resource", "What changes in it", wrap=("Resource", "What changes in it"))
     for change in found.resources:
-        drawn.add_row(change.change, change.name, ", ".join(change.inputs))
+        inputs = dict.fromkeys(path.split(".")[0].split("[")[0] for path in change.inputs)
+        drawn.add_row(change.change, change.name, ", ".join(inputs))
     out.print()
     out.print(drawn)
     lines = [f"  {c.line.resource}: {c.line.item}: {cents(c.per_month):+,.2f}" for c in found.lines]

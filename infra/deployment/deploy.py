@@ -20,7 +20,7 @@ from infra.plan import Plan, plan_file
 from infra.policy.rules import check
 from infra.policy.subject import Subject, Violation
 from infra.resolve import now
-from infra.settings import PROJECT, MachineSettings, ServiceSettings, read_settings
+from infra.settings import PROJECT, EndpointSettings, MachineSettings, ServiceSettings, read_settings
 from infra.stack_files import StackFile, read_stack, record
 from sizing.errors import UserError
 from sizing.hardware.load import Hardware, load_hardware
@@ -176,13 +176,21 @@ def _found(
         if not stated:
             raise UserError(
                 f"{artifact} cannot be verified here: {error}. Give --manifest-sha256, as the handover printed it, to "
-                "record it unverified; the host holds the artifact against it"
+                f"record it unverified; {_who_checks(file)}"
             ) from error
         unverified = Artifact("", stated, 0, 0, "nothing")
-        note = f"not verified here ({error}); the host holds every file against the manifest given"
+        note = f"not verified here ({error}); {_who_checks(file)}"
         return unverified, _key(_uri(file, artifact, "")), (), (note,)
     below = f"/{found.below}" if found.below else ""
     return found, _key(place.uri) + below, (), found.notes
+
+
+def _who_checks(file: StackFile) -> str:
+    if isinstance(file.settings, EndpointSettings):
+        return (
+            "SageMaker fetches it without a check: `python -m model_runtime.artifacts verify` it where S3 can be asked"
+        )
+    return "the host holds every file against the manifest that is named and refuses another"
 
 
 def _uri(file: StackFile, artifact: str, account: str) -> str:

@@ -86,9 +86,10 @@ def test_what_the_next_preview_changes_is_shown_and_comments_stay(project: Proje
     path.write_text(path.read_text(encoding="utf-8") + "  # ours\n", encoding="utf-8")
     upload(artifact(tmp_path / "a"), f"s3://{BUCKET}/tuned", client=s3)
     found = trial(project, "tuned", s3)
-    assert {(a.change, a.name) for a in found.resources} == {
-        ("replaces", "trial-host-instance"), ("changes", "trial-identity-policy"),
-    }  # fmt: skip
+    changes = {a.name: a.change for a in found.resources}
+    assert (changes["trial-host-instance"], changes["trial-identity-policy"]) == ("replaces", "changes")
+    assert changes["trial-watch-idle"] == "changes", "it watches the instance by its id"
+    assert "trial-network-vpc" not in changes
     assert found.lines == [] and found.bill_after.per_month == found.bill_before.per_month
     assert read_stack("trial", project.root).settings.model_dump()["artifact"] == "", "nothing is written yet"
     found.write()
@@ -115,8 +116,17 @@ def test_undo_brings_back_what_was_there(project: Project, tmp_path: Path, s3: A
 def test_an_endpoint_gets_a_new_model(project: Project, tmp_path: Path, s3: Any) -> None:
     project.write("trial", ENDPOINT)
     upload(artifact(tmp_path / "a"), f"s3://{BUCKET}/tuned", client=s3)
-    replaced = {a.type.rsplit(":", 1)[-1] for a in trial(project, "tuned", s3).resources if a.change == "replaces"}
-    assert "Model" in replaced
+    changes = {a.type.rsplit(":", 1)[-1]: a.change for a in trial(project, "tuned", s3).resources}
+    assert (changes["Model"], changes["EndpointConfiguration"], changes["Endpoint"]) == (
+        "replaces", "replaces", "changes",
+    )  # fmt: skip
+
+
+def test_a_group_gets_the_next_version_of_its_template(project: Project, tmp_path: Path) -> None:
+    project.write("trial", {**INFERENCE, "replicas": 2})
+    changes = {a.name: a.inputs for a in trial(project, str(artifact(tmp_path / "a"))).resources}
+    assert changes["trial-group-template"] == ("userData",)
+    assert changes["trial-group-hosts"] == ("launchTemplate.id",)
 
 
 def test_a_local_folder_gives_its_hash_and_says_how_it_gets_there(project: Project, tmp_path: Path) -> None:
