@@ -66,7 +66,13 @@ def suspicions(rows: Sequence[Prediction]) -> list[Suspicion]:
         math.log((len(a) + 1) / (len(s if r is None else r) + 1))
         for a, s, r in zip(answers, sources, references, strict=True)
     ]
-    z_near, z_covered, z_longer = _z(near, 0.05), _z(covered, 0.05), _z(longer, 0.1)
+    z_near, z_covered = _z(near, 0.05), _z(covered, 0.05)
+    # Against a reference and against an input lengths differ by nature: each is held against its own kind.
+    with_reference, without = (
+        _z([value if (r is None) is absent else None for value, r in zip(longer, references, strict=True)], 0.1)
+        for absent in (False, True)
+    )
+    z_longer = [without[i] if r is None else with_reference[i] for i, r in enumerate(references)]
     found = []
     for i, row in enumerate(rows):
         if not answers[i]:

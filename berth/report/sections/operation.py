@@ -26,7 +26,12 @@ def _metrics(content: dict[str, Any]) -> list[Block]:
     seen, cost, advice = content["observed"], content["cost"], content["advice"]
     wish = content["latency_wish_s"]
     facts = [
-        Fact("Requests", _shown(seen["requests"]), "metrics", f"{content['since']} to {content['until']}"),
+        Fact(
+            "Requests",
+            _shown(seen["requests"]),
+            "metrics",
+            f"{_when(content['since'])} to {_when(content['until'])} UTC",
+        ),
         Fact("Half answered within", _seconds(seen["latency"]["p50_s"]), "metrics"),
         Fact("19 of 20 within", _seconds(seen["latency"]["p95_s"]), "metrics", f"{wish:g} s wished" if wish else ""),
         Fact("Errors", _shown(seen["errors"]), "metrics", f"the server's: {_shown(seen['server_errors'])}"),
@@ -52,7 +57,7 @@ def _metrics(content: dict[str, Any]) -> list[Block]:
 def _feedback(content: dict[str, Any]) -> list[Block]:
     rated, learn = content["ratings"], content["training"]
     facts = [
-        Fact("Feedback", f"{content['records']:,}", "feedback", f"since {content['since']}"),
+        Fact("Feedback", f"{content['records']:,}", "feedback", f"since {_when(content['since'])} UTC"),
         Fact("Mean rating", UNKNOWN if rated["mean"] is None else f"{rated['mean']:.1f} of 5", "feedback"),
         Fact("Corrections", f"{content['corrections']:,}", "feedback", f"{content['comments']:,} comments"),
         Fact("To learn from", f"{learn['rows']:,}", "feedback", "corrected, or rated good by all"),
@@ -63,6 +68,11 @@ def _feedback(content: dict[str, Any]) -> list[Block]:
     if any(n for _, n, _ in counts):
         blocks.append(Bars("Ratings", counts, "feedback"))
     return blocks
+
+
+def _when(moment: str) -> str:
+    """An ISO moment in UTC to the minute."""
+    return moment[:16].replace("T", " ")
 
 
 def _planned(cost: dict[str, Any]) -> str:

@@ -473,7 +473,7 @@
         note(j);
       }
     }
-    if (row(0).reference === null) get('marks').value = 'other';
+    if (row(config.orders.suspicious[0]).reference === null) get('marks').value = 'other';
     view = config.orders.suspicious;
     count();
     redraw();

@@ -246,3 +246,17 @@ def test_export_joins_rows_and_judgements(run_berth: Run, tmp_path: Path) -> Non
     ran = run_berth("review", "export", path, "--all", "-o", tmp_path / "all.jsonl")
     assert ran.code == 0
     assert len((tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()) == 12
+
+
+def test_a_reference_that_some_rows_lack_makes_no_length_odd(tmp_path: Path) -> None:
+    given_rows = [
+        {
+            "input": f"Ticket {i}: " + "the router in this room lost its connection again " * 3,
+            "tuned": f"Router {i} down.",
+        }
+        for i in range(12)
+    ]
+    for row in given_rows[:4]:
+        row["reference"] = row["tuned"]
+    found = suspicions(read_predictions(write(tmp_path / "p.jsonl", given_rows)))
+    assert not [reason for s in found for reason in s.reasons if "than the others" in reason]
