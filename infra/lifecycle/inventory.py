@@ -158,7 +158,14 @@ def _iam(cloud: Cloud) -> Iterator[tuple[str, str, dict[str, str]]]:
 
 def _left_out_by_moto(cloud: Cloud) -> Iterator[tuple[str, str, dict[str, str]]]:
     """What AWS's tagging API names and moto's does not."""
-    route53, watch = cloud.client("route53"), cloud.client("cloudwatch")
+    route53, watch, ecr = cloud.client("route53"), cloud.client("cloudwatch"), cloud.client("ecr")
+    for repository in ecr.describe_repositories()["repositories"]:
+        tags = ecr.list_tags_for_resource(resourceArn=repository["repositoryArn"])["tags"]
+        yield repository["repositoryArn"], "ecr:repository", _by_name({"Tags": tags})
+    sagemaker = cloud.client("sagemaker")
+    for config in sagemaker.list_endpoint_configs()["EndpointConfigs"]:
+        arn = config["EndpointConfigArn"]
+        yield arn, "sagemaker:endpoint-config", _by_name(sagemaker.list_tags(ResourceArn=arn))
     for zone in route53.list_hosted_zones()["HostedZones"]:
         id_ = zone["Id"].rsplit("/", 1)[-1]
         answer = route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=id_)
