@@ -17,6 +17,8 @@ from infra_projects import ENDPOINT, INFERENCE, SHARED, TRAINING, Project
 
 from infra.components import endpoint as sagemaker
 from infra.host import fetch
+from infra.sandbox.aws import Aws
+from infra.sandbox.services.s3 import empty_bucket
 from infra.stack_files import read_stack
 from infra.uploads.content import ENDPOINT_MODEL, HOST_MODEL, write_stack_bundle
 from infra.uploads.cost import stored_line
@@ -309,6 +311,19 @@ def test_the_artifact_of_the_newest_run_is_fetched(project: Project, s3: Any, mo
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="is there and is no artifact"):
         receive_artifact(artifacts, tmp_path / "mine")
+
+
+def test_a_bucket_whose_checkpoints_were_deleted_is_emptied_as_well(s3: Any, endpoint: str) -> None:
+    """As the sandbox takes it down: its versioning, which is a resource of its own, goes first."""
+    name = "berth-emptied"
+    s3.create_bucket(Bucket=name)
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    for key in ("kept", "deleted", "kept"):
+        s3.put_object(Bucket=name, Key=key, Body=b"x")
+    s3.delete_object(Bucket=name, Key="deleted")
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+    assert empty_bucket(Aws(endpoint, "us-east-1"), name) == 4
+    s3.delete_bucket(Bucket=name)
 
 
 def test_without_its_shared_stack_there_is_no_bucket(project: Project) -> None:
