@@ -74,7 +74,8 @@ def _look(root: Path, stack: str, sandbox: bool, drift: bool) -> tuple[Census, s
         )
         return by_tags(files, cloud_of), "", note
     engine = engine_for(root, sandbox)
-    return census(engine, cloud_of, only=stack, drift=drift), engine.name, ""
+    note = engine.explain() if pulumi_on_path() else ""
+    return census(engine, cloud_of, only=stack, drift=drift), engine.name, note
 
 
 def _show(found: Census, engine: str, sandbox: bool, note: str, drift: bool) -> None:

@@ -41,6 +41,7 @@ from infra.lifecycle.lock import alive, held
 from infra.lifecycle.place import Place, open_place
 from infra.plan import PlannedResource, plan_stack
 from infra.sandbox.aws import Aws
+from infra.sandbox.journal import Journal
 from infra.sandbox.kind import unless_gone
 from infra.sandbox.project import engine_environment
 from infra.sandbox.server import find, sandbox_dir
@@ -59,6 +60,8 @@ _OPERATIONS: dict[str, Operation] = {
 """Of the engine's steps, those that a person is told; the steps that a replacement is made of are told as one."""
 _VERBS = {"create": "made", "update": "changed", "replace": "replaced", "delete": "removed"}
 _LOCK = re.compile(r"created by (?P<user>[^@\s]+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
+JOURNAL = "journal.json"
+"""The walk's, in the sandbox's folder."""
 BUCKET = "aws:s3/bucket:Bucket"
 _MOST = 300
 """Characters of what the engine says, in one line."""
@@ -115,9 +118,23 @@ class PulumiEngine:
         return f"pulumi {self._version}" if self.workspace and self._version else "pulumi"
 
     def explain(self) -> str:
-        return ""
+        walked = self._walked()
+        if not walked:
+            return ""
+        return f"Made in this sandbox before there was a CLI: {', '.join(walked)}; `berth sandbox status` shows them."
+
+    def _walked(self) -> list[str]:
+        """The stacks that the walk made on this local AWS: in no state of the engine's."""
+        if self.place is None:
+            return []
+        return sorted(Journal(self.place.folder / JOURNAL, self.place.server.run).stacks)
 
     def preview(self, stack: str) -> Changes:
+        if stack in self._walked():
+            raise UserError(
+                f"stack {stack} was made in this sandbox without the pulumi CLI, whose engine does not know it; "
+                f"`berth sandbox down {stack}` removes it"
+            )
         if not self._known(stack):
             # A look must not make an empty stack in the person's backend.
             plan = plan_stack(stack, self.project)

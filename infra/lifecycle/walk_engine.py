@@ -125,9 +125,11 @@ class WalkEngine:
             try:
                 made = walk.bring_up(file, provider, journal, tell=_told(tell), total=total, clock=self._clock)
             except walk.StackFailedError as error:
-                left = [Resource(x.type, x.name, x.id) for x in error.left]
+                standing_still = [Resource(x.type, x.name, x.id) for x in error.left]
                 undo = f"`berth down {stack} --sandbox`"
-                raise UpFailedError(stack, f"{error.cause} (what was made before was removed)", left, undo) from error
+                raise UpFailedError(
+                    stack, f"{error.cause} (what was made before was removed)", standing_still, undo
+                ) from error
             return made.outputs
 
     def destroy(self, stack: str, tell: Tell = silent) -> Removal:

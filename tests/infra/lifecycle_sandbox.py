@@ -95,7 +95,7 @@ class Standing:
     ) -> None:
         self.project = project
         self.held = dict(resources)
-        self.said = dict(outputs or {})
+        self.said: dict[str, Mapping[str, Any]] = dict(outputs or {})
         self.unremovable: set[str] = set()
 
     def preview(self, stack: str) -> Changes:
