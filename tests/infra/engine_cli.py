@@ -23,7 +23,9 @@ from infra.stack_files import ROOT, record
 
 needs_cli = pytest.mark.skipif(shutil.which("pulumi") is None, reason="no pulumi CLI on PATH")
 TIMEOUT_S = 300
-_DONE = re.compile(r"^ \S+ +aws:\S+ (?P<name>\S+) (?P<verb>created|updated|deleted|replaced)\b", re.MULTILINE)
+_DONE = re.compile(
+    r"^ \S+ +aws:\S+ (?P<name>\S+) (?P<verb>created|updated|deleted|replaced)\b(?! original| replacement)", re.MULTILINE
+)
 
 
 class EngineProject:

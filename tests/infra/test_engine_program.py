@@ -36,7 +36,7 @@ def test_what_is_not_recorded_or_wrong_stops_an_up_in_one_line_before_any_resour
     for stack, said in (
         ("trial", "stack trial: not yet recorded: instance_type, dtype"),
         ("trial", "run `berth settings trial --record`"),
-        ("typo", "unknown key of stack typo 'ownre'; did you mean owner?"),
+        ("typo", "unknown key of stack typo 'ownre'; did you mean owner"),
     ):
         if stack not in engine.run("stack", "ls"):
             engine.init(stack)
