@@ -46,11 +46,19 @@ def steps(port: int) -> tuple[Step, ...]:
     return (
         Step(
             "A team wants its support tickets summarized, in English and German, 5,000 a day, each within 5 seconds.\n"
-            "Is a large language model needed for that? Its answers stand in support-tickets.json.",
-            "berth assess --answers support-tickets.json",
+            "Is a large language model needed for that? Its answers stand in docs/support-tickets.json.",
+            "berth assess --answers docs/support-tickets.json",
         ),
         Step("The same for machines, for the report at the end.",
-             f"berth assess --answers support-tickets.json --json > reports/{STACK}/assess.json"),
+             f"berth assess --answers docs/support-tickets.json --json > reports/{STACK}/assess.json"),
+        Step(
+            "Which open encoder-decoder models summarize and may be used in business? The smallest comes first.",
+            "berth models --task summarization --licence business --architecture encoder-decoder --max-params 3B",
+        ),
+        Step(
+            "How much memory does FLAN-T5-XL take in 32 bit, and for what?",
+            "berth memory google/flan-t5-xl --dtype fp32",
+        ),
         Step(
             "On which machine does FLAN-T5-XL run in 32 bit, and what does that cost? What was refused has its reason.",
             "berth size google/flan-t5-xl --dtype fp32 --region us-east-1",
@@ -143,7 +151,8 @@ class Demo:
         (self.folder / "reports" / STACK).mkdir(parents=True)
         shutil.copy(ROOT / "Pulumi.yaml", self.folder)
         shutil.copytree(ROOT / "stacks", self.folder / "stacks")
-        shutil.copy(ROOT / "docs" / "support-tickets.json", self.folder)
+        (self.folder / "docs").mkdir()
+        shutil.copy(ROOT / "docs" / "support-tickets.json", self.folder / "docs")
         rows = "".join(json.dumps(row) + "\n" for row in tickets())
         (self.folder / "tickets.jsonl").write_text(rows, encoding="utf-8")
 
