@@ -48,9 +48,13 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
         yield _line
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=err) as bars:
+    named = TextColumn(
+        "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    )
+    columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), named)
+    with Progress(*columns, console=err, expand=True) as bars:
         task = bars.add_task("", total=None)
 
         def draw(step: Step) -> None:

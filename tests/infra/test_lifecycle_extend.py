@@ -61,7 +61,7 @@ def test_all_layers_move_by_the_same_amount(world: World, machine: str) -> None:
     ("call", "reached"),
     [
         ("scheduler.UpdateSchedule", {"stack file"}),
-        ("autoscaling.DescribeAutoScalingGroups", {"stack file", "schedule"}),
+        pytest.param("autoscaling.DescribeAutoScalingGroups", {"stack file", "schedule"}, marks=pytest.mark.slow),
         ("ec2.CreateTags", {"stack file", "schedule"}),
     ],
 )

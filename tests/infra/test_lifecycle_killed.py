@@ -29,7 +29,14 @@ def left(world: World) -> list[str]:
     return [f.id for f in standing(world.aws, "shared")]
 
 
-@pytest.mark.parametrize(("moment", "number"), [("before", 1), ("within", 3), ("after", 15)])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        pytest.param("before", 1, marks=pytest.mark.slow),
+        ("within", 3),
+        pytest.param("after", 15, marks=pytest.mark.slow),
+    ],
+)
 def test_an_up_killed_at_any_moment_is_seen_and_taken_down(
     run_berth: Run, world: World, moment: str, number: int
 ) -> None:
@@ -54,7 +61,14 @@ def test_an_up_killed_in_the_middle_is_finished_by_the_next_up(run_berth: Run, w
     assert (found["orphans"], found["stacks"][0]["complete"]) == ([], True)
 
 
-@pytest.mark.parametrize(("moment", "number"), [("before", 1), ("within", 9), ("within", 22)])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        pytest.param("before", 1, marks=pytest.mark.slow),
+        ("within", 9),
+        pytest.param("within", 22, marks=pytest.mark.slow),
+    ],
+)
 def test_a_down_killed_at_any_moment_is_finished_by_the_next(
     run_berth: Run, world: World, moment: str, number: int
 ) -> None:
