@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from infra.bill.lines import cents
-from infra.durations import parse_instant, write_instant
+from infra.durations import write_instant
+from infra.lifecycle.cloud import asking_aws
 from infra.prices.table import ServicePrices, load_services
 from model_runtime.fetch import split_s3
 from sizing.units import GIB
@@ -118,12 +119,11 @@ def spent_so_far(begun: Mapping[str, Any] | None, since: datetime, moment: datet
 
 
 def kept_bytes(uri: str, client: Any) -> int:
-    """Bytes of everything that stays under the run's prefix; earlier versions of an object are not counted."""
+    """Bytes of everything that stays under the run's prefix; earlier versions of an object are not counted.
+
+    Raises `UserError` where S3 refuses.
+    """
     bucket, prefix = split_s3(uri)
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return sum(int(item["Size"]) for page in pages for item in page.get("Contents", []))
-
-
-def earliest(moments: Sequence[str], otherwise: datetime) -> datetime:
-    found = [parse_instant(m) for m in moments if m]
-    return min(found, default=otherwise)
+    with asking_aws(f"to list {uri}"):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return sum(int(item["Size"]) for page in pages for item in page.get("Contents", []))

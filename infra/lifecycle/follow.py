@@ -73,6 +73,8 @@ class Follower:
     log_group: str = ""
     begun: Mapping[str, Any] | None = None
     _tokens: dict[str, str] = field(default_factory=dict)
+    _heard: str = ""
+    _newest: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None)
 
     def look(self) -> Look:
         """Raises `UserError` where EC2 or S3 cannot be asked; a log that cannot be read is `trouble`."""
@@ -82,7 +84,10 @@ class Follower:
         nodes = nodes_of(run.outputs, desk.cloud)
         s3, moment = desk.cloud.client("s3"), desk.clock()
         status = own_status(status_of(run.uri, s3), run.outputs)
-        train, evaluation = self._metrics(s3) if status is not None else (None, None)
+        if status is not None and status.updated_at != self._heard:
+            # They come with each word of the watchdog, and may be a megabyte.
+            self._heard, self._newest = status.updated_at, self._metrics(s3)
+        train, evaluation = self._newest
         log, trouble = self._log()
         since = min((n.since for n in nodes), default=None)
         usd = None if since is None else spent_so_far(self.begun, since, moment)

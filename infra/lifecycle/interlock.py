@@ -6,7 +6,8 @@ A node may go when, and only when, one of these holds, looked at in this order:
 2. `verified`: the artifact of this run is in S3 and is as its manifest says. An artifact that is older than the node
    is an earlier run's, and counts not.
 3. `expired`: its expiry has come, by the stack's outputs and by the tags of its machines, which `berth extend` moves.
-   The machine goes whatever is not safe; the watchdog has asked the job to save ten minutes before (docs/endings.md).
+   The machine goes whatever is not safe, once the margin is over in which its watchdog may still be bringing work home;
+   it has asked the job to save ten minutes before the expiry (docs/endings.md).
 4. `abandoned`: a person said `--abandon`.
 5. `nothing`: the run has failed, and its watchdog's last word is that no whole checkpoint or artifact was on the disk.
 6. `checkpoint`: the run has failed or was stopped, its watchdog's last word is that the newest whole checkpoint is in
@@ -21,17 +22,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from infra.durations import parse_instant, write_instant
 from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.lifecycle.saved import Saved, is_whole, node_uris, saved_under, status_of
 from infra.lifecycle.skew import cloud_clock
+from model_runtime.watch.limits import Limits
 from model_runtime.watch.status import Status, describe
 from sizing.errors import UserError
 
 Kind = Literal["gone", "verified", "expired", "abandoned", "nothing", "checkpoint", "working"]
+MARGIN = timedelta(seconds=Limits().margin_s + Limits().report_s)
+"""After the expiry: until then the watchdog may upload, and say its last word."""
 _ENDED = frozenset({"terminated", "shutting-down"})
 
 
@@ -151,7 +155,7 @@ def check(
 def _forced(
     outputs: Mapping[str, Any], nodes: Sequence[Node], moment: datetime, abandon: bool
 ) -> tuple[Kind, str] | None:
-    if (expires := last_expiry(outputs, nodes)) is not None and moment >= expires:
+    if (expires := last_expiry(outputs, nodes)) is not None and moment >= expires + MARGIN:
         return (
             "expired",
             f"Its expiry, {write_instant(expires)}, has passed, and the machine goes whatever is not safe.",

@@ -16,7 +16,7 @@ from infra.lifecycle.cloud import asking_aws
 from infra.lifecycle.engine import Removal, StackBusyError, Tell, silent
 from infra.lifecycle.final_bill import FinalBill, ended_at, final_bill, kept_bytes
 from infra.lifecycle.follow import Follower, Look
-from infra.lifecycle.interlock import Verdict, check
+from infra.lifecycle.interlock import MARGIN, Verdict, check
 from infra.lifecycle.saved import Saved, saved_under, status_of
 from infra.lifecycle.train_run import (
     BEGUN,
@@ -32,7 +32,6 @@ from infra.lifecycle.train_run import (
     whoami,
 )
 from infra.settings import TrainingSettings
-from model_runtime.watch.limits import Limits
 from model_runtime.watch.status import Status, describe
 from sizing.errors import UserError
 
@@ -41,6 +40,8 @@ LAST_WORD_S = 60.0
 """After the artifact has come, for the watchdog's last word; one that is dead says none."""
 HALT_S = 180.0
 """After the watchdog's last word, for the machine to halt by itself."""
+CHECK_AGAIN_S = 60.0
+"""After a look that found the work not safe, which may have read gigabytes."""
 _BUSY_S = 5.0
 
 
@@ -107,7 +108,7 @@ def attend(stack: str, desk: Desk, show: Show = lambda _: None, *, abandon: bool
     _, settings = training_file(stack, desk.project)
     run = standing_run(stack, desk)
     if run is None:
-        return past(stack, settings, desk)
+        return _without_machines(stack, settings, desk, tell)
     if not run.whole:
         desk.say(f"The `up` of stack {stack} broke off; its machine {', '.join(run.instances)} has begun all the same.")
     if desk.machines is not None:
@@ -117,10 +118,20 @@ def attend(stack: str, desk: Desk, show: Show = lambda _: None, *, abandon: bool
     return _end(run, verdict, follower, desk, tell, abandon=abandon)
 
 
+def _without_machines(stack: str, settings: TrainingSettings, desk: Desk, tell: Tell) -> End:
+    """What an interrupted `up` or `destroy` has left goes first: it costs, and no machine is among it."""
+    removal: Removal | None = None
+    if desk.engine.resources(stack):
+        desk.say(f"Stack {stack} has no machine, but other resources of it stand; they are removed.")
+        removal, _ = _destroy(stack, "", desk, tell)
+    return replace(past(stack, settings, desk), removal=removal)
+
+
 def _follow(follower: Follower, desk: Desk, show: Show, abandon: bool) -> Verdict:
     """Until the interlock lets the node go and there is nothing more to wait for."""
     said: set[str] = set()
     since: dict[str, datetime] = {}
+    again: datetime | None = None
     poll = SANDBOX_POLL_S if desk.sandbox else POLL_S
     while True:
         try:
@@ -128,11 +139,12 @@ def _follow(follower: Follower, desk: Desk, show: Show, abandon: bool) -> Verdic
                 look = follower.look()
                 show(look)
                 _say_once(look.trouble, said, desk)
-            if abandon or _may_be_over(look, since):
+            if abandon or (_may_be_over(look, since) and (again is None or desk.clock() >= again)):
                 verdict = check(follower.run.outputs, desk.cloud, desk.clock, abandon=abandon)
                 if verdict.may_destroy:
                     return verdict
-                _say_once((verdict.sentence,), said, desk)
+                again = desk.clock() + timedelta(seconds=CHECK_AGAIN_S)
+                _say_once((verdict.saved.sentence if verdict.saved else verdict.sentence,), said, desk)
         except UserError as error:
             if abandon:
                 raise
@@ -152,10 +164,8 @@ def _may_be_over(look: Look, since: dict[str, datetime]) -> bool:
     """Whether it is time to ask the interlock. `since` keeps when each reason was first seen."""
     if not look.alive:
         return True
-    limits = Limits()
-    margin = timedelta(seconds=limits.margin_s + limits.report_s)
-    if look.expires_at is not None and look.moment >= look.expires_at + margin:
-        return True  # until then the watchdog may be bringing work home
+    if look.expires_at is not None and look.moment >= look.expires_at + MARGIN:
+        return True
     ended = look.status is not None and look.status.phase == "ended"
     waits = {"artifact": (look.artifact_at is not None, 0.0 if ended else LAST_WORD_S), "ended": (ended, HALT_S)}
     for reason, (holds, seconds) in waits.items():
@@ -170,16 +180,27 @@ def _end(run: Run, verdict: Verdict, follower: Follower, desk: Desk, tell: Tell,
     """Destroy what is left of the stack, note the end, and make the bill."""
     if any(node.alive for node in verdict.nodes):
         desk.say(f"{verdict.sentence} The node is destroyed now.")
-    bill = _bill(run, verdict, follower, desk)
-    removal, by = _destroy(run, desk, tell)
-    if removal is not None and not abandon and verdict.kind != "expired":
-        _still_there(verdict, desk)
+    until = desk.clock() if any(node.alive for node in verdict.nodes) else None
+    # Nothing comes before it that may fail: an account of the money must not cost any.
+    removal, by = _destroy(run.stack, run.uri, desk, tell)
+    bill = _bill(run, verdict, follower, desk, until)
     end = End(run.stack, run.uri, verdict, bill, removal, by, tuple(_sentences(verdict, desk)))
-    if removal is not None and not removal.left:
-        document = {**end.to_json(), "by": whoami(), "at": write_instant(desk.clock())}
-        if not note(run.uri, ENDED, document, desk.cloud, once=True):
-            return replace(end, by=str((read_note(run.uri, ENDED, desk.cloud) or {}).get("by", "")))
-    return end
+    if removal is None:
+        return end
+    try:
+        if not abandon and verdict.kind != "expired":
+            _still_there(verdict, desk)
+        return _noted_end(end, desk) if not removal.left else end
+    except UserError as error:
+        desk.say(f"The node is gone; that could not be noted in S3: {error}")
+        return end
+
+
+def _noted_end(end: End, desk: Desk) -> End:
+    document = {**end.to_json(), "by": whoami(), "at": write_instant(desk.clock())}
+    if note(end.uri, ENDED, document, desk.cloud, once=True):
+        return end
+    return replace(end, by=str((read_note(end.uri, ENDED, desk.cloud) or {}).get("by", "")))
 
 
 def _still_there(verdict: Verdict, desk: Desk) -> None:
@@ -194,15 +215,15 @@ def _still_there(verdict: Verdict, desk: Desk) -> None:
         )
 
 
-def _destroy(run: Run, desk: Desk, tell: Tell) -> tuple[Removal | None, str]:
+def _destroy(stack: str, uri: str, desk: Desk, tell: Tell) -> tuple[Removal | None, str]:
     """The engine's destroy. Where another command is at work on the stack, its end is waited for."""
     waited = False
     while True:
         try:
-            if waited and standing_run(run.stack, desk) is None:
-                by = (read_note(run.uri, ENDED, desk.cloud) or {}).get("by", "another command")
-                return None, str(by)
-            return desk.engine.destroy(run.stack, tell), ""
+            if not desk.engine.resources(stack):  # somebody else was quicker
+                ended = read_note(uri, ENDED, desk.cloud) if uri else None
+                return None, str((ended or {}).get("by", "another command"))
+            return desk.engine.destroy(stack, tell), ""
         except StackBusyError as error:
             if not waited:
                 desk.say(f"{error.who} is changing the stack; waiting for that to end.")
@@ -210,15 +231,28 @@ def _destroy(run: Run, desk: Desk, tell: Tell) -> tuple[Removal | None, str]:
             desk.wait(_BUSY_S)
 
 
-def _bill(run: Run, verdict: Verdict, follower: Follower, desk: Desk) -> FinalBill | None:
-    """From the machines' launch to their end; where EC2 has forgotten both, from what was noted and said."""
+def _bill(run: Run, verdict: Verdict, follower: Follower, desk: Desk, until: datetime | None) -> FinalBill | None:
+    """From the machines' launch to their end; where EC2 has forgotten both, from what was noted and said.
+
+    `until`: when they were destroyed, None where they had ended before. What cannot be asked leaves no bill, aloud.
+    """
+    try:
+        return _reckoned(run, verdict, follower, desk, until)
+    except UserError as error:
+        desk.say(f"There is no final bill: {error}; `berth train --attach {run.stack}{desk.option}` makes it later.")
+        return None
+
+
+def _reckoned(
+    run: Run, verdict: Verdict, follower: Follower, desk: Desk, destroyed: datetime | None
+) -> FinalBill | None:
     begun = follower.begun or read_note(run.uri, BEGUN, desk.cloud)
     since = min((n.since for n in verdict.nodes), default=None) or _noted(begun, "at")
     if since is None and verdict.status is not None:
         since = parse_instant(verdict.status.began_at)
     if since is None:
         return None
-    until, sure = _until(run, verdict, desk)
+    until, sure = (destroyed, True) if destroyed is not None else _until(run, verdict, desk)
     size = kept_bytes(run.uri, desk.cloud.client("s3"))
     return final_bill(begun, since, max(until, since), size, desk.cloud.region, sure=sure)
 
@@ -228,10 +262,8 @@ def _noted(document: Mapping[str, Any] | None, key: str) -> datetime | None:
 
 
 def _until(run: Run, verdict: Verdict, desk: Desk) -> tuple[datetime, bool]:
-    """When the machines ended, and whether that is known: now for those that are destroyed now."""
+    """When machines that ended by themselves did so, and whether that is known."""
     moment = desk.clock()
-    if any(node.alive for node in verdict.nodes):
-        return moment, True
     with asking_aws("to see when the nodes ended"):
         found = desk.cloud.client("ec2").describe_instances(
             Filters=[{"Name": "instance-id", "Values": list(run.instances)}]

@@ -315,7 +315,9 @@ def test_a_moved_expiry_holds_though_the_state_names_the_earlier_one(world: Worl
     world.aws.client("ec2").create_tags(Resources=list(run.instances), Tags=[tag])
     world.clock.moment += timedelta(hours=3)
     assert check(run.outputs, world.aws, world.clock).kind == "working"
-    world.clock.moment = later
+    world.clock.moment = later + timedelta(minutes=5)
+    assert check(run.outputs, world.aws, world.clock).kind == "working", "its watchdog may be bringing work home"
+    world.clock.moment = later + timedelta(minutes=6)
     assert check(run.outputs, world.aws, world.clock).kind == "expired"
 
 
@@ -389,6 +391,28 @@ def test_what_an_earlier_run_left_under_the_same_prefix_frees_no_node(world: Wor
     old = [{**n, "LaunchTime": n["LaunchTime"] + timedelta(hours=1)} for n in _described(world)]
     verdict = check(run.outputs, Later(world, old), world.clock)
     assert verdict.kind == "working" and "before this node began" in verdict.sentence
+
+
+def test_what_is_left_without_a_machine_is_removed_and_said(world: World, prepared: Prepared) -> None:
+    run = world.fresh(prepared)
+    world.killed_at("schedule made", lambda at: begin(run, world.desk(at), step=at))
+    desk = world.desk()
+    engine: Any = desk.engine
+    engine._keep(STACK, {"outputs": {}, "resources": [r.to_json() for r in desk.engine.resources(STACK)][1:]})
+    world.aws.client("ec2").terminate_instances(InstanceIds=world.alive())
+    end = ended(world)
+    assert desk.engine.resources(STACK) == () and end.removal is not None and not end.succeeded
+    assert any("no machine, but other resources" in line for line in world.said)
+
+
+def test_an_s3_that_fails_at_the_very_end_keeps_no_node_alive(world: World, prepared: Prepared) -> None:
+    world.node.does = lambda node, moment: node.say("watching", moment)
+    begun(world, prepared)
+    cut = Cut(world, until=world.clock.moment + timedelta(days=1))
+    end = attend(STACK, world.desk(cloud=cut), abandon=True)
+    assert world.alive() == [] and end.bill is None and end.clean
+    assert any("There is no final bill" in line for line in world.said)
+    assert "could not be seen" in end.verdict.sentence
 
 
 def test_abandoned_the_node_goes_at_once(world: World, prepared: Prepared) -> None:
