@@ -230,6 +230,9 @@ class ServiceSettings(MachineSettings):
         description="Milliseconds in which 19 of 20 requests are answered: sizing plans for it, an alarm watches it. "
         "0: no wish, the alarm stands at 10 s.",
     )  # fmt: skip
+    capture_percent: int = Field(
+        default=0, ge=0, le=100, description="Share of requests whose input and output are kept in the artifact bucket."
+    )
 
     @model_validator(mode="after")
     def _service_makes_sense(self) -> ServiceSettings:
@@ -316,9 +319,6 @@ class EndpointSettings(ServiceSettings):
     )
     start_up_tolerance_seconds: int = Field(
         default=0, ge=0, le=86_400, description="Start-up delay in seconds that a caller tolerates."
-    )
-    capture_percent: int = Field(
-        default=0, ge=0, le=100, description="Share of requests whose input and output are kept in the artifact bucket."
     )
 
     @model_validator(mode="after")

@@ -17,9 +17,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(
-    epilog="Feedback is joined with the requests that were kept: an endpoint's data capture (capture_percent), a "
-    "host's request log (option.request_log_percent), or --requests FILE. What nobody kept stays unmatched and is "
-    "counted. Files hold what people wrote: treat them as such."
+    epilog="Feedback is joined with the requests that were kept (capture_percent of the stack), or with --requests "
+    "FILE. What nobody kept stays unmatched and is counted. Files hold what people wrote: treat them as such."
 )
 def feedback(
     stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
@@ -122,7 +121,7 @@ def _nothing(made: Collected) -> str:
     where = ", ".join(made.sources)
     return (
         f"{len(made.records):,} pieces of feedback, and the requests of none are known ({made.requests:,} in {where}); "
-        "have requests kept (capture_percent of an endpoint, request_log_percent of a host), or give --requests FILE"
+        "have requests kept (capture_percent of the stack), or give --requests FILE"
     )
 
 

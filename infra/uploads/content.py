@@ -9,7 +9,7 @@ from typing import Any
 
 from infra import metrics
 from infra.recommend import unrecorded, workload_of
-from infra.settings import EndpointSettings, MachineSettings, ServiceSettings
+from infra.settings import EndpointSettings, InferenceSettings, MachineSettings, ServiceSettings
 from infra.stack_files import StackFile
 from model_runtime.errors import ModelError
 from model_runtime.handler.bundle import Bundle, write_archive, write_bundle
@@ -110,6 +110,8 @@ def serving_settings(
         max_input_tokens=settings.input_tokens,
         max_output_tokens=max(1, settings.output_tokens),
         metrics_namespace=metrics.NAMESPACE,
+        # Of an endpoint SageMaker itself captures the share.
+        request_log_percent=settings.capture_percent if isinstance(settings, InferenceSettings) else 0,
     )
     return replace(chosen, **overrides), notes
 

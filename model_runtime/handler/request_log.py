@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +71,17 @@ class RequestLog:
             log.warning("%d requests are not kept: %s", len(records), error)
 
 
-def open_log(settings: ServingSettings) -> RequestLog | None:
+def place_of(settings: ServingSettings, environ: Mapping[str, str]) -> str:
+    """The S3 prefix that the log is shipped to; empty: it stays on the disk. A host's environment names its stack's
+    (`BERTH_BUCKET`, `BERTH_OUTPUT`)."""
+    bucket, output = environ.get("BERTH_BUCKET"), environ.get("BERTH_OUTPUT")
+    return settings.request_log_uri or (f"s3://{bucket}/{output}/requests" if bucket and output else "")
+
+
+def open_log(settings: ServingSettings, environ: Mapping[str, str] = os.environ) -> RequestLog | None:
     """The log that the settings ask for; None where they ask for none. Raises `ModelError` where it cannot be written.
 
-    With `request_log_uri` it is shipped there until the process ends.
+    It is shipped to its place (`place_of`) until the process ends.
     """
     if not settings.request_log_percent:
         return None
@@ -84,10 +92,10 @@ def open_log(settings: ServingSettings) -> RequestLog | None:
             f"request_log_dir {settings.request_log_dir} cannot be written: {error.strerror}; give another folder, or "
             "request_log_percent 0"
         ) from error
-    if settings.request_log_uri:
+    if place := place_of(settings, environ):
         import atexit
 
         import boto3
 
-        atexit.register(Shipper(journal, settings.request_log_uri, boto3.client("s3")).stop)
+        atexit.register(Shipper(journal, place, boto3.client("s3")).stop)
     return RequestLog(journal, settings.request_log_percent, settings.model_name)

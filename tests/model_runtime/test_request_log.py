@@ -13,7 +13,7 @@ import pytest
 from model_runtime.errors import ModelError
 from model_runtime.feedback.journal import Journal
 from model_runtime.generate import Generator
-from model_runtime.handler.request_log import RequestLog, is_sampled, open_log
+from model_runtime.handler.request_log import RequestLog, is_sampled, open_log, place_of
 from model_runtime.handler.service import Service
 from model_runtime.handler.settings import ServingSettings, parse_properties, read_properties, render
 from model_runtime.load import LoadOptions, load
@@ -96,3 +96,10 @@ def test_it_is_off_by_default_and_its_settings_survive_the_file(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="cannot be written"):
         open_log(replace(asked, request_log_dir=str(tmp_path / "file" / "log")))
+
+
+def test_a_host_ships_it_below_what_its_stack_may_write() -> None:
+    host = {"BERTH_BUCKET": "artifacts", "BERTH_OUTPUT": "output/trial"}
+    assert place_of(ServingSettings("m"), host) == "s3://artifacts/output/trial/requests"
+    assert place_of(ServingSettings("m", request_log_uri="s3://own/logs"), host) == "s3://own/logs"
+    assert place_of(ServingSettings("m"), {}) == ""

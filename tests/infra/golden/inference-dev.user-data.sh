@@ -130,7 +130,7 @@ StartLimitBurst=5
 [Service]
 EnvironmentFile=/etc/berth/env
 ExecStartPre=-/usr/bin/docker rm -f berth
-ExecStart=/usr/bin/docker run --rm --name berth --gpus all --memory 30g --memory-swap 30g --pids-limit 4096 --shm-size 2g --security-opt no-new-privileges --publish 8080:8080 --volume /opt/berth/bundle:/opt/ml/model:ro --volume /opt/berth/data/model:/opt/berth/model:ro --volume /var/log/berth:/var/log/berth --env HF_HUB_OFFLINE=1 --env SERVING_FAIL_FAST=true --env OPT_OUT_TRACKING=true --env BERTH_STACK --env BERTH_MODEL_DIR=/opt/berth/model $BERTH_IMAGE
+ExecStart=/usr/bin/docker run --rm --name berth --gpus all --memory 30g --memory-swap 30g --pids-limit 4096 --shm-size 2g --security-opt no-new-privileges --publish 8080:8080 --volume /opt/berth/bundle:/opt/ml/model:ro --volume /opt/berth/data/model:/opt/berth/model:ro --volume /var/log/berth:/var/log/berth --env HF_HUB_OFFLINE=1 --env SERVING_FAIL_FAST=true --env OPT_OUT_TRACKING=true --env BERTH_STACK --env BERTH_BUCKET --env BERTH_OUTPUT --env BERTH_MODEL_DIR=/opt/berth/model $BERTH_IMAGE
 ExecStop=/usr/bin/docker stop --time 60 berth
 Restart=always
 RestartSec=10

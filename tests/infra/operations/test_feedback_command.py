@@ -13,10 +13,15 @@ import pytest
 from infra_projects import ENDPOINT, INFERENCE, Project
 from jsonschema import Draft202012Validator
 
+import infra.host.user_data
 from berth.review.predictions import read_predictions
 from berth.schemas import load
+from infra.stack_files import read_stack
+from infra.uploads.content import serving_settings
 from model_runtime.data.read import read_table
 from model_runtime.feedback.journal import Journal, ship
+from sizing.hardware.load import load_hardware
+from sizing.models.resolve import resolve_model
 from tests.infra.operations.stack_feedback import REGION, captured, kept, lines, said
 
 Run = Callable[..., Any]
@@ -241,3 +246,13 @@ def test_a_local_journal_and_a_file_of_requests_ask_no_account(project: Project,
     found = told("--from", "journal", "--requests", "asked.jsonl")
     assert (found["records"], found["objects"], found["answers"]["joined"]) == (2, 2, 1)
     assert told("--from", next((tmp_path / "journal").glob("*.jsonl")), "--requests", "asked.jsonl")["records"] == 1
+
+
+def test_a_host_that_captures_has_its_bundle_keep_requests_and_an_endpoint_s_bundle_does_not(project: Project) -> None:
+    for values, percent in (({**INFERENCE, "capture_percent": 25}, 25), ({**ENDPOINT, "capture_percent": 25}, 0)):
+        project.write("trial", values)
+        settings = read_stack("trial", project.root).settings
+        made, _ = serving_settings(settings, load_hardware(), resolve_model, {})
+        assert made.request_log_percent == percent
+    script = (Path(infra.host.user_data.__file__).parent / "inference.sh").read_text(encoding="utf-8")
+    assert "--env BERTH_BUCKET --env BERTH_OUTPUT" in script
