@@ -56,6 +56,10 @@ def train(
         raise UserError("--abandon goes with --attach: it destroys the node of the run that stands")
     if not attach or abandon:
         may_ask(yes, json_output)
+    if sandbox and not attach:
+        from berth.runtime import needs_runtime
+
+        needs_runtime("berth train --sandbox")  # the stand-in node trains with it
     desk = _desk(stack, sandbox, start=not attach)
     if abandon:
         _ask_to_abandon(stack, yes)
