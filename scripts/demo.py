@@ -29,6 +29,8 @@ FOLDER = ROOT / "build" / "demo"
 STACK = "inference-dev"
 READY_SECONDS, END_SECONDS = 180.0, 20.0
 INTERRUPTED = 130
+MARK = "BERTH_DEMO"
+"""Environment variable by which all that a demo has started is known, whatever session it is in."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,10 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.mark = f"{os.getpid()}-{time.time_ns()}"
         self.environ = {
             **os.environ,
+            MARK: self.mark,
             "BERTH_CACHE_DIR": str(folder / "cache"),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             # Nothing is asked of a hub or an account, and libraries keep quiet about what is no fault.
@@ -175,6 +179,12 @@ class Demo:
             _stop(self.served)
             self.served = None
         self._end_sandbox()
+        from infra.sandbox.node import MARK as NODE
+        from infra.sandbox.node_process import kill_marked
+
+        for node in (self.folder / "cache" / "sandbox" / "nodes").glob("*/*"):
+            kill_marked(NODE, str(node))  # a stand-in would find out by itself that its AWS is gone, a little later
+        kill_marked(MARK, self.mark)
 
     def stop_serving(self) -> None:
         """Drain the model server, as the end of its host would."""

@@ -30,6 +30,13 @@ def demo(folder: Path, *lines: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # another's, or one that has just ended
+        return ""
+
+
 def processes_of(session: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -57,7 +64,7 @@ def test_a_step_that_fails_ends_the_demo_with_its_code_and_the_sandbox_with_it(t
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_all_that_it_has_started(tmp_path: Path, number: signal.Signals) -> None:
-    ran = demo(tmp_path / "d", "berth sandbox up --empty", "sleep 600")
+    ran = demo(tmp_path / "d", "berth sandbox up --empty", "setsid --fork sleep 601", "sleep 600")
     assert ran.stdout is not None
     for line in ran.stdout:
         if line.startswith("$ sleep 600"):
@@ -71,6 +78,7 @@ def test_ctrl_c_ends_all_that_it_has_started(tmp_path: Path, number: signal.Sign
     assert "interrupted; what it had started is ended" in err
     assert server.find(tmp_path / "d" / "cache" / "sandbox") is None
     assert processes_of(ran.pid) == []
+    assert [p for p in Path("/proc").glob("[0-9]*/environ") if str(tmp_path / "d" / "cache") in read(p)] == []
 
 
 @pytest.mark.slow
