@@ -78,6 +78,7 @@ docs: $(TEST_VENV)/.ready ## Write the generated pages: commands, settings, the 
 	$(BIN)/python -m scripts.architecture_page
 	$(BIN)/python scripts/readme_outputs.py
 	$(BIN)/python -m scripts.docs_outputs
+	$(BIN)/python -m scripts.guide --fast
 
 .PHONY: golden
 golden: $(TEST_VENV)/.ready ## Write the planned resources of every stack into tests/infra/golden

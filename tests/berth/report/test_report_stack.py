@@ -142,6 +142,10 @@ def test_a_measurement_at_the_stack_s_own_address_makes_it_firm(run_berth: Run, 
     outside = measurement(machine=None, model=None, target="http://host", stack=behind)
     left("verify.json", outside)
     assert as_json(run_berth("report", "trial", "--format", "json"))["tentative"] == []
+    inside = {**outside, "command": "berth verify trial --sandbox --url http://127.0.0.1:8080", "target": "http://x"}
+    left("verify.json", inside)
+    (why,) = as_json(run_berth("report", "trial", "--format", "json"))["tentative"]
+    assert "a stand-in at http://host was measured in the sandbox" in why
     left("verify.json", measurement(machine=None, model=None, stack={**behind, "name": "other"}))
     ran = run_berth("report", "trial")
     assert ran.code == 2
