@@ -54,6 +54,8 @@ def _without_redirection(words: list[str]) -> list[str]:
             skip = False
         elif word in (">", ">>", "<", "2>"):
             skip = True
+        elif word == "&":
+            break
         else:
             kept.append(word)
     return kept
