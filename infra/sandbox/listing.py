@@ -41,8 +41,8 @@ _ENDED = frozenset({"terminated", "shutting-down", "deleted", "deleting"})
 def tagged(aws: Aws, project: str = PROJECT) -> list[Tagged]:
     """Every living resource with the tag of the project, by id.
 
-    Asks the Resource Groups Tagging API, as one would in an account, and EC2, IAM, Route 53 and CloudWatch for what
-    moto's tagging API leaves out. Keys that wait for their deletion are left out, as terminated instances are.
+    Asks the Resource Groups Tagging API, as one would in an account, and EC2, IAM, Route 53, ECR and CloudWatch for
+    what moto's tagging API leaves out. Keys that wait for their deletion are left out, as terminated instances are.
     Routes, policies and bucket settings have no tags: they go with what they belong to, and are read one by one.
     """
     found: dict[str, str] = {}
@@ -75,6 +75,9 @@ def _everything(aws: Aws) -> Iterator[tuple[str, dict[str, str]]]:
         for alarm in page["MetricAlarms"]:
             answer = aws.client("cloudwatch").list_tags_for_resource(ResourceARN=alarm["AlarmArn"])
             yield alarm["AlarmArn"], _by_name(answer)
+    for repository in aws.client("ecr").describe_repositories()["repositories"]:
+        answer = aws.client("ecr").list_tags_for_resource(resourceArn=repository["repositoryArn"])
+        yield repository["repositoryArn"], {tag["Key"]: tag["Value"] for tag in answer["tags"]}
     for group in aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]:
         yield group["AutoScalingGroupARN"], _by_name(group)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_cli import EngineProject, World, needs_cli, steps
 from infra_projects import SHARED, Project
 
+from infra.engine_preview import cli, standing
+from infra.preview import preview_stack
 from infra.sandbox import server
 from infra.stack_files import ROOT
 
@@ -60,3 +64,43 @@ def test_a_policy_stops_pulumi_up_before_anything_is_made(local: tuple[Path, ser
     assert "over-budget" in told
     assert "over budget_per_month" in told
     assert world.left("inference-dev") == []
+
+
+@pytest.mark.slow
+def test_the_bill_of_a_real_preview_is_the_difference_that_the_plans_make(tmp_path: Path) -> None:
+    """Before the first `up` everything is added; another machine changes its line; a second host adds and removes."""
+    with server.locked(tmp_path):
+        local = server.start(tmp_path)
+    try:
+        project, stack, written = World(tmp_path, local).project, "inference-dev", tmp_path / "preview.json"
+        project.init(stack)
+
+        def change() -> dict[str, Any]:
+            written.write_text(json.dumps(project.preview(stack)), encoding="utf-8")
+            found: dict[str, Any] = preview_stack(stack, project.folder, previewed=written).to_json()["change"]
+            return found
+
+        def bill() -> float:
+            return float(preview_stack(stack, project.folder).to_json()["bill"]["usd_per_month"])
+
+        one_small = bill()
+        first = change()
+        assert (first["usd_per_month_before"], first["usd_per_month"]) == (0, one_small)
+        project.up(stack)
+        assert change()["lines"] == []
+        asked = preview_stack(
+            stack, project.folder, look=lambda name: standing(name, cli(project.folder, project.environ))
+        )
+        assert asked.compared == "pulumi's own preview, against the state"
+        assert asked.changes == ()
+        project.set(stack, {"instance_type": "g4dn.4xlarge"})
+        larger = change()
+        assert larger["usd_per_month"] == pytest.approx(bill() - one_small, abs=0.02)
+        assert {line["resource"] for line in larger["lines"]} == {"inference-dev-host-instance"}
+        project.set(stack, {"instance_type": "g4dn.2xlarge", "replicas": 2})
+        two = change()
+        assert two["usd_per_month"] == pytest.approx(bill() - one_small, abs=0.02)
+        touched = {line["resource"] for line in two["lines"]}
+        assert {"inference-dev-host-instance", "inference-dev-group-hosts", "inference-dev-lb"} <= touched
+    finally:
+        server.stop(tmp_path)

@@ -146,6 +146,7 @@ def test_what_cannot_be_removed_is_named_and_can_be_removed_later(aws: Aws, jour
     removal = walk.take_down("shared", KeepingOne(aws, "aws:ecr/repository:Repository"), journal)
     assert [(x.name, x.id) for x in removal.left] == [("shared-images", "berth/shared")]
     assert "DependencyViolation" in removal.left[0].reason
+    assert [t.id.rsplit(":", 1)[-1] for t in tagged(aws)] == ["repository/berth/shared"]
     again = Journal(journal.path, "run")
     assert [m.name for m in again.stacks["shared"].made] == ["shared-images"]
     assert walk.take_down("shared", SandboxProvider(aws), again).left == ()
