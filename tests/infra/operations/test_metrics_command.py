@@ -19,7 +19,7 @@ from infra.bill.bill import bill_of
 from infra.operations.advice import advise
 from infra.operations.clients import WithoutPercentiles, sandbox_clients
 from infra.operations.cloudwatch import Query, finest_period, read
-from infra.operations.machines import Machines
+from infra.operations.machines import Machines, find
 from infra.operations.observed import Observed, Quantiles, observe
 from infra.operations.reached import reached
 from infra.sandbox import server
@@ -291,3 +291,25 @@ def test_the_sandbox_is_asked_where_it_is_wished(run_berth: Run, project: Projec
     assert local.endpoint.startswith("http://127.0.0.1:")
     assert found["observed"]["requests"] == 348
     assert found["observed"]["latency"]["p95_s"] is None
+
+
+def test_a_balanced_stack_is_read_at_its_group_and_its_balancer(project: Project, aws: Any) -> None:
+    project.write("trial", {**INFERENCE, "replicas": 2})
+    file = read_stack("trial", project.root)
+    assert find(aws, file) == Machines(group="berth-trial")
+    subnets = [s["SubnetId"] for s in aws("ec2").describe_subnets()["Subnets"][:2]]
+    made = aws("elbv2").create_load_balancer(
+        Name="trial", Subnets=subnets, Tags=[{"Key": "project", "Value": "berth"}, {"Key": "stack", "Value": "trial"}]
+    )["LoadBalancers"][0]["LoadBalancerArn"]
+    machines = find(aws, file)
+    assert made.endswith(f":loadbalancer/{machines.balancer}")
+    assert machines.balancer.startswith("app/trial/")
+    start = NOW - timedelta(hours=1)
+    put(aws("cloudwatch"), "AWS/ApplicationELB", "RequestCount", [4.0] * 30, 40, LoadBalancer=machines.balancer)
+    put(aws("cloudwatch"), "AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", [1.0], 40, LoadBalancer=machines.balancer)
+    put(aws("cloudwatch"), metrics.AGENT_NAMESPACE, metrics.GPU_USE, [20.0] * 5, 30, AutoScalingGroupName="berth-trial")
+    cloudwatch = Percentiles(aws("cloudwatch"), {("TargetResponseTime", "p95"): 1.5})
+    seen_now = observe(lambda _: cloudwatch, file, machines, start, NOW)
+    assert seen_now.balancer_latency.p95 == 1.5
+    assert seen_now.gpu_percent == 20
+    assert ["the handler wrote no metrics" in note for note in seen_now.notes] == [True, False]
