@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from infra_projects import Project
+from engine_cli import needs_cli
+from infra_projects import SHARED, Project
 from jsonschema import Draft202012Validator
 
 from berth.schemas import load
@@ -108,3 +109,24 @@ def test_an_unknown_stack_is_one_line(run_berth: Run, project: Project, folder: 
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("berth: unknown stack 'shraed'; did you mean shared")
     assert server.find(folder) is None
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@needs_cli
+def test_through_the_engine_a_change_is_made_in_place_and_nothing_is_left(
+    run_berth: Run, project: Project, folder: Path
+) -> None:
+    made = document("sandbox up", run_berth("sandbox", "up", "shared", "--json"))
+    assert made["made"] == ["shared"]
+    assert made["engine"].startswith("pulumi")
+    project.write("shared", {**SHARED, "log_retention_days": 90})
+    changed = run_berth("sandbox", "up", "shared")
+    assert "shared: 3 to update, 19 stay" in changed.out
+    status = document("sandbox status", run_berth("sandbox", "status", "--json"))
+    assert [(s["name"], s["gone"]) for s in status["stacks"]] == [("shared", [])]
+    assert status["orphans"] == []
+    refused = run_berth("sandbox", "up", "shared", "--no-engine")
+    assert (refused.code, "by Pulumi's engine" in refused.err) == (2, True)
+    down = document("sandbox down", run_berth("sandbox", "down", "--json"))
+    assert (down["left"], down["tagged"], down["server_ended"]) == ([], [], True)
