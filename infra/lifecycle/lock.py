@@ -70,14 +70,19 @@ def holder(folder: Path) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
+    """Whether a process of this machine runs. One that has ended and that nobody has collected, as in containers
+    without an init, runs no more."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[-1].split()[0]
+    except (OSError, IndexError):  # no /proc: not Linux
+        return True
+    return state not in ("Z", "X")
 
 
 def _write(handle: Any, text: str) -> None:
