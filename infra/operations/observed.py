@@ -137,7 +137,8 @@ def _hosts(
     for name in _SERVED:
         queries |= _quantiles(metrics.NAMESPACE, name, stack, window)
     queries["GpuMemory"] = Query(metrics.NAMESPACE, "GpuMemory", stack, "Maximum", bucket)
-    queries["alive"] = Query(metrics.NAMESPACE, metrics.HEALTHY, stack, "SampleCount", bucket)
+    fine = finest_period(start, end)
+    queries["alive"] = Query(metrics.NAMESPACE, metrics.HEALTHY, stack, "SampleCount", fine)
     of_machines = (
         [("AutoScalingGroupName", machines.group)]
         if machines.group
@@ -173,7 +174,6 @@ def _hosts(
         notes.append(f"the load balancer itself answered {refused:,.0f} requests with 5xx")
     used = [s.mean for s in each("use") if s.mean is not None]
     most = [s.most for s in each("use most") if s.most is not None]
-    per_hour = HOUR / 60.0
     return Observed(
         start, end,
         requests=sizes.sum,
@@ -192,8 +192,8 @@ def _hosts(
         gpu_percent=sum(used) / len(used) if used else None,
         gpu_percent_most=max(most, default=None),
         gpu_memory_bytes=max(memory) * MIB if memory else own,
-        host_hours=None if alive.sum is None else alive.sum / per_hour,
-        stood_hours=sum(min(n, bucket / 60.0) for n in alive.values) / per_hour if alive.values else None,
+        host_hours=None if alive.sum is None else alive.sum / 60.0,
+        stood_hours=_stood(alive, fine),
         notes=tuple(notes),
     )  # fmt: skip
 
@@ -212,18 +212,24 @@ def _endpoint(
     queries["use"] = Query(host, "GPUUtilization", own, "Average", bucket)
     queries["use most"] = Query(host, "GPUUtilization", own, "Maximum", bucket)
     queries["memory"] = Query(host, "GPUMemoryUtilization", own, "Maximum", bucket)
+    # Each instance sends one point a minute (SageMaker developer guide, "Endpoint Instance Metrics").
+    fine = finest_period(start, end)
+    queries["alive"] = Query(host, "CPUUtilization", own, "SampleCount", fine)
     found = read(client, file.region, queries, start, end)
     failed = [found[name].sum for name in ("Invocation4XXErrors", "Invocation5XXErrors")]
     known = [n for n in failed if n is not None]
-    hours = since = None
+    host_hours = stood = None
     notes: tuple[str, ...] = ()
-    if machines.endpoint_since is not None and machines.endpoint_count is not None:
-        since = max(start, machines.endpoint_since)
-        hours = max(0.0, (end - since).total_seconds() / HOUR)
-        notes = ("hours of instances: those of today's number since the endpoint was made",)
+    alive = found["alive"]
+    if alive.values:
+        host_hours = sum(alive.values) / 60.0
+        stood = _stood(alive, fine)
     elif machines.endpoint_since is None:
         notes = (f"there is no endpoint {machines.endpoint} now",)
-    count = machines.endpoint_count
+    elif machines.endpoint_count is not None:
+        stood = max(0.0, (end - max(start, machines.endpoint_since)).total_seconds() / HOUR)
+        host_hours = stood * machines.endpoint_count
+        notes = ("hours of instances: those of today's number since the endpoint was made",)
     return Observed(
         start, end,
         requests=found["Invocations"].sum,
@@ -235,10 +241,15 @@ def _endpoint(
         gpu_percent=found["use"].mean,
         gpu_percent_most=found["use most"].most,
         gpu_memory_percent=found["memory"].most,
-        host_hours=None if hours is None or count is None else hours * count,
-        stood_hours=hours,
+        host_hours=host_hours,
+        stood_hours=stood,
         notes=notes,
     )  # fmt: skip
+
+
+def _stood(alive: Series, period: int) -> float | None:
+    """Hours in which at least one machine sent its point a minute; `period` is that of the series, in seconds."""
+    return sum(min(points, period / 60.0) for points in alive.values) / 60.0 if alive.values else None
 
 
 def _quantiles(namespace: str, metric: str, dimensions: tuple[tuple[str, str], ...], window: int) -> dict[str, Query]:

@@ -178,6 +178,11 @@ def test_latencies_are_read_in_seconds_whatever_cloudwatch_counts_in(project: Pr
     assert (had.requests, had.server_errors, had.gpu_memory_percent) == (120, 10, 70)
     assert (had.host_hours, had.stood_hours) == (pytest.approx(1.0), pytest.approx(0.5))
     assert had.tokens_per_request is None
+    # Two instances for ten minutes, then none: scaled to zero, it costs what ran.
+    for _ in range(2):
+        put(aws("cloudwatch"), "/aws/sagemaker/Endpoints", "CPUUtilization", [5.0] * 10, 30, **own)
+    had = observe(lambda _: cloudwatch, endpoint, machines, NOW - timedelta(hours=1), NOW)
+    assert (had.host_hours, had.stood_hours, had.notes) == (pytest.approx(1 / 3), pytest.approx(1 / 6), ())
 
 
 def test_an_endpoint_s_hours_are_those_since_it_was_made(project: Project, aws: Any, told: Any) -> None:
