@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 # An environment is brought up to date when its requirements or the project's metadata change.
 # $(VENV) is also where `pulumi up` runs the programs (Pulumi.yaml): the base is enough for that.
@@ -87,6 +87,14 @@ golden: $(TEST_VENV)/.ready ## Write the planned resources of every stack into t
 .PHONY: bench
 bench: $(TEST_VENV)/.ready ## Time the commands against their bounds (BENCH_ARGS=--check fails when one is missed)
 	@$(BIN)/python scripts/bench.py $(BENCH_ARGS)
+
+.PHONY: bench-serving
+bench-serving: $(TEST_VENV)/.ready ## Ratios of the handler to plain generate and to LMI's own handler: writes docs/serving_ratios.csv
+	@$(BIN)/python scripts/bench_serving.py $(BENCH_ARGS)
+
+.PHONY: bench-training
+bench-training: $(TEST_VENV)/.ready ## Step time of a fine-tune beside a bare Trainer
+	@$(BIN)/python scripts/bench_training.py $(BENCH_ARGS)
 
 .PHONY: accuracy
 accuracy: $(TEST_VENV)/.ready ## Estimates against every published measurement: writes docs/accuracy.md
