@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,7 +142,10 @@ def test_what_was_uploaded_is_served_and_what_was_changed_is_not(
     assert process.returncode == 0
     s3, name = bucket()
     s3.put_object(Bucket=name, Key="bundles/trial/model.py", Body=b"raise SystemExit")
-    refused = subprocess.run(serve, cwd=local.root, env=environ, capture_output=True, text=True, check=False)
+    shutil.rmtree(server.sandbox_dir().parent / "served")  # what was fetched before is whole, and is served again
+    refused = subprocess.run(
+        serve, cwd=local.root, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
     assert refused.returncode == 2
     assert "model.py" in refused.stderr
     assert "berth bundle trial --upload --sandbox" in refused.stderr
