@@ -263,6 +263,11 @@ class InferenceSettings(ServiceSettings):
         description="ACM certificate for HTTPS; needed where callers come from the internet.",
     )  # fmt: skip
     schedule: str = Field(default="", description="Office hours: Mon-Fri 08:00-18:00 Europe/Berlin. Empty: always on.")
+    feedback: bool = Field(
+        default=False,
+        description="Whether the host takes ratings and corrections, at port 8081; of a single host. "
+        "`berth feedback` brings them down.",
+    )
 
     @field_validator("callers")
     @classmethod
@@ -293,6 +298,11 @@ class InferenceSettings(ServiceSettings):
             raise ValueError("schedule: a single spot host cannot be stopped and started; take replicas 2 or on-demand")
         if self.schedule and self.purchase in ("reserved-1y", "reserved-3y", "savings-1y", "savings-3y"):
             raise ValueError(f"schedule: {self.purchase} is paid for every hour; office hours save nothing with it")
+        if self.feedback and self.balanced:
+            raise ValueError(
+                "feedback: a load balancer has no route for it; take one host with private callers "
+                "(replicas 1, no larger max_replicas), or have your application keep the ratings"
+            )
         return self
 
     @property

@@ -226,6 +226,8 @@ def _show_end(outlook: Outlook, engine: Engine, sandbox: bool, health: Health, o
     place = address(outputs, engine.resources(name))
     if place:
         out.print(f"Address: {place}", soft_wrap=True)
+    if outputs.get("feedback_url"):
+        out.print(f"Feedback: {outputs['feedback_url']}", soft_wrap=True)
     out.print(f"Cost: {usd_an_hour(outlook.preview.bill.per_hour)}{' if it were AWS' if sandbox else ''}")
     out.print(f"Expires: {moment(outlook.preview.plan.expires_at)}")
     out.print(f"`berth down {name}{' --sandbox' if sandbox else ''}` removes it.")

@@ -13,10 +13,13 @@ from infra.components.base import Component
 from infra.context import Context
 from infra.settings import InferenceSettings
 
+FEEDBACK_ROUTE = "/predictions/feedback"
+"""DJL Serving's route of the model folder `feedback`."""
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceHostArgs:
-    """`callers` are CIDR blocks that reach the service's port."""
+    """`callers` are CIDR blocks that reach the service's port, and that of feedback where it is on."""
 
     settings: InferenceSettings
     vpc_id: pulumi.Input[str]
@@ -39,6 +42,10 @@ class InferenceHost(Component):
             machine.let_in(
                 self, group, f"{name}-caller-{number}", machine.SERVICE_PORT, "Callers of the service", cidr=block
             )
+            if settings.feedback:
+                machine.let_in(
+                    self, group, f"{name}-feedback-{number}", machine.FEEDBACK_PORT, "Feedback of callers", cidr=block
+                )
         tags = context.tags("host")
         self.instance = aws.ec2.Instance(
             f"{name}-instance",
@@ -81,7 +88,9 @@ class InferenceHost(Component):
             records=[self.instance.private_ip],
             opts=self.child(),
         )
-        self.url = f"http://{context.stack}.{context.project}.internal:{machine.SERVICE_PORT}"
+        address = f"http://{context.stack}.{context.project}.internal"
+        self.url = f"{address}:{machine.SERVICE_PORT}"
+        self.feedback_url = f"{address}:{machine.FEEDBACK_PORT}{FEEDBACK_ROUTE}" if settings.feedback else ""
         if settings.office_hours is not None:
             self._office_hours(settings)
         self.register_outputs({"url": self.url, "instance_id": self.instance.id})

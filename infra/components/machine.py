@@ -20,6 +20,8 @@ SYSTEM_GIB = 60
 UNPACKED = 2.5
 """Bytes on disk for one byte of a compressed image: layers as pulled and as unpacked."""
 SERVICE_PORT = 8080
+FEEDBACK_PORT = 8081
+"""Of the second server on a host, which takes feedback."""
 
 METADATA: dict[str, Any] = {
     "http_endpoint": "enabled",

@@ -9,7 +9,7 @@ StartLimitBurst=5
 [Service]
 EnvironmentFile=/etc/berth/env
 ExecStartPre=-/usr/bin/docker rm -f berth
-ExecStart=/usr/bin/docker run --rm --name berth --gpus all --memory @MEMORY@ --memory-swap @MEMORY@ --pids-limit 4096 --shm-size 2g --security-opt no-new-privileges --publish 8080:8080 --volume /opt/berth/bundle:/opt/ml/model:ro --volume /opt/berth/data/model:/opt/berth/model:ro --volume /var/log/berth:/var/log/berth --env HF_HUB_OFFLINE=1 --env SERVING_FAIL_FAST=true --env OPT_OUT_TRACKING=true --env BERTH_STACK --env BERTH_BUCKET --env BERTH_OUTPUT --env BERTH_MODEL_DIR=/opt/berth/model $BERTH_IMAGE
+ExecStart=/usr/bin/docker run --rm --name berth --gpus all --memory @MEMORY@ --memory-swap @MEMORY@ --pids-limit 4096 --shm-size 2g --security-opt no-new-privileges --publish 8080:8080 --volume /opt/berth/bundle:/opt/ml/model:ro --volume /opt/berth/data/model:/opt/berth/model:ro --volume /var/log/berth:/var/log/berth --env HF_HUB_OFFLINE=1 --env SERVING_FAIL_FAST=true --env OPT_OUT_TRACKING=true --env AWS_DEFAULT_REGION --env BERTH_STACK --env BERTH_BUCKET --env BERTH_OUTPUT --env BERTH_MODEL_DIR=/opt/berth/model $BERTH_IMAGE
 ExecStop=/usr/bin/docker stop --time 60 berth
 Restart=always
 RestartSec=10
@@ -39,7 +39,7 @@ printf '[Unit]\nDescription=Berth: spot interruption\n[Service]\nEnvironmentFile
 systemctl daemon-reload
 systemctl enable --now berth-serve berth-health.timer
 if [ "$BERTH_SPOT" = yes ]; then systemctl enable --now berth-drain; fi
-
+@FEEDBACK@
 until curl -sf --max-time 5 http://127.0.0.1:8080/ping > /dev/null; do
   if [ "$SECONDS" -gt @READY_SECONDS@ ]; then
     echo "not ready within @READY_SECONDS@ s" >&2

@@ -19,6 +19,8 @@ LIMIT_BYTES = 16 * 1024
 """What EC2 takes as user data, before base64."""
 SYSTEM_SHARE = 0.06
 """Of the RAM, left to the system and its agents; at least 1 GiB."""
+FEEDBACK_GIB = 2
+"""RAM of the server that takes feedback: a JVM with 1 GiB of heap, as the image starts it, and a small Python."""
 DEAD_MAN_AFTER_EXPIRY = timedelta(minutes=8)
 """When systemd powers a training node off, should its watchdog not have: as `model_runtime.watch.limits` says it."""
 
@@ -37,9 +39,9 @@ def _fetch() -> str:
     )
 
 
-def memory_limit(ram_bytes: int) -> str:
-    """What the container may use of the machine's RAM, as docker and systemd read it."""
-    left = max(GIB, int(ram_bytes * SYSTEM_SHARE))
+def memory_limit(ram_bytes: int, *, feedback: bool = False) -> str:
+    """What the model's container may use of the RAM, as docker and systemd read it: less with `feedback` beside it."""
+    left = max(GIB, int(ram_bytes * SYSTEM_SHARE)) + (FEEDBACK_GIB * GIB if feedback else 0)
     return f"{(ram_bytes - left) // GIB}g"
 
 
@@ -91,8 +93,12 @@ def user_data(
     values: Mapping[str, str],
     *,
     grouped: bool = False,
+    feedback: bool = False,
 ) -> pulumi.Output[str]:
-    """The script of a host of `kind` (inference, training), once its outputs are known."""
+    """The script of a host of `kind` (inference, training), once its outputs are known.
+
+    With `feedback` a second server takes it beside that of the model.
+    """
 
     def render(known: Mapping[str, str]) -> str:
         own = {key: known[key] for key in environment}
@@ -109,8 +115,9 @@ def user_data(
             }
         )
         first = _template("training_first.sh") if kind == "training" else ""
+        beside = _template("inference_feedback.sh").replace("@FEEDBACK_GIB@", str(FEEDBACK_GIB)) if feedback else ""
         script = _fill(
-            _template("common.sh").replace("@FIRST@", first) + _template(f"{kind}.sh"),
+            _template("common.sh").replace("@FIRST@", first) + _template(f"{kind}.sh").replace("@FEEDBACK@", beside),
             {"ENV": lines, "AGENT": agent_config(context, known["log_group"], grouped), **values, "FETCH": _fetch()},
         )
         size = len(script.encode())

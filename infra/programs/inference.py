@@ -73,8 +73,9 @@ def declare(context: Context) -> dict[str, Any]:
         context,
         shared,
         environment,
-        {"MEMORY": memory_limit(instance.memory_bytes), "READY_SECONDS": str(ready)},
+        {"MEMORY": memory_limit(instance.memory_bytes, feedback=settings.feedback), "READY_SECONDS": str(ready)},
         grouped=balancer is not None,
+        feedback=settings.feedback,
     )
     notice = Notice(
         f"{context.stack}-notice", context, NoticeArgs(settings.budget_per_month, settings.alarm_email, shared)
@@ -82,6 +83,7 @@ def declare(context: Context) -> dict[str, Any]:
     if identity.profile is None:
         raise TypeError("a host's identity has a profile")
     dimensions: dict[str, pulumi.Input[str]]
+    own: dict[str, Any] = {}
     if balancer is not None:
         group = InferenceGroup(
             f"{context.stack}-group",
@@ -114,6 +116,7 @@ def declare(context: Context) -> dict[str, Any]:
         )
         dimensions = {"InstanceId": host.instance.id}
         url = host.url
+        own = {"feedback_url": host.feedback_url} if settings.feedback else {}
         end = ExpiryArgs(
             "ec2:terminateInstances",
             pulumi.Output.json_dumps({"InstanceIds": [host.instance.id]}),
@@ -123,7 +126,7 @@ def declare(context: Context) -> dict[str, Any]:
     if context.expires_at is not None:
         Expiry(f"{context.stack}-expiry", context, end)
     _observe(context, settings, notice, dimensions, balancer)
-    return {"url": url, "image": image, "topic": notice.topic.arn, "expires_at": context.expiry}
+    return {"url": url, "image": image, "topic": notice.topic.arn, "expires_at": context.expiry, **own}
 
 
 def _identity(

@@ -24,6 +24,8 @@ from sizing.models.resolve import resolve_model
 
 HOST_MODEL = "/opt/berth/model"
 """Where a host's container finds the weights."""
+HOST_JOURNAL = "/opt/berth/feedback"
+"""Where a host's container keeps the feedback that is not yet shipped."""
 ENDPOINT_MODEL = "/opt/ml/additional-model-data-sources/weights"
 """Where SageMaker puts the channel `weights`."""
 
@@ -62,7 +64,9 @@ def write_stack_bundle(
     if isinstance(settings, ServiceSettings):
         try:
             chosen, notes = serving_settings(settings, hardware, find_model, given)
-            return StackBundle("serving", write_bundle(target, chosen, archive=archive), notes)
+            journal = HOST_JOURNAL if isinstance(settings, InferenceSettings) and settings.feedback else ""
+            made = write_bundle(target, chosen, feedback_journal=journal, archive=archive)
+            return StackBundle("serving", made, notes)
         except ModelError as error:
             raise UserError(f"stack {file.name}: {error}") from error
     if given:
@@ -72,8 +76,8 @@ def write_stack_bundle(
     from infra.training_job import write_bundle as write_training  # noqa: PLC0415
 
     context = resolve(file.name, file.region, settings, ACCOUNT, hardware, find_model, strict=False)
-    made = write_training(file, context, target)
-    return StackBundle("training", replace(made, archive=write_archive(target)) if archive else made)
+    trained = write_training(file, context, target)
+    return StackBundle("training", replace(trained, archive=write_archive(target)) if archive else trained)
 
 
 def machine_settings(file: StackFile) -> MachineSettings:

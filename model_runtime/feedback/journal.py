@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,13 @@ class Journal:
                 if self._file is not None and self.clock() - self._born >= self.max_age_s:
                     self._close()
         return sorted(self.folder.glob("*.jsonl"))
+
+
+def place_of(given: str | None, environ: Mapping[str, str]) -> str:
+    """The S3 prefix that feedback is shipped to: the one `given`, else the stack's own, which a host's environment
+    names (`BERTH_BUCKET`, `BERTH_OUTPUT`). Empty: it stays on the disk."""
+    bucket, output = environ.get("BERTH_BUCKET"), environ.get("BERTH_OUTPUT")
+    return given or (f"s3://{bucket}/{output}/feedback" if bucket and output else "")
 
 
 def ship(journal: Journal, uri: str, client: Any) -> int:

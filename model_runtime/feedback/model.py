@@ -1,12 +1,14 @@
 """What DJL Serving's Python engine calls for feedback. A copy stands as `model.py` in the feedback folder.
 
 Options: `option.journal_dir` (where records are written; a volume that outlives the container), `option.feedback_uri`
-(the S3 prefix they are shipped to; none: they stay on the disk).
+(the S3 prefix they are shipped to; none: the stack's own where the
+environment names one, else they stay on the disk).
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,11 +50,11 @@ def handle(inputs: Any) -> Any:
 
 
 def _open(properties: dict[str, Any]) -> Journal:
-    from model_runtime.feedback.journal import Journal, Shipper
+    from model_runtime.feedback.journal import Journal, Shipper, place_of
 
     folder = properties.get("journal_dir") or Path(properties.get("model_dir") or ".") / "journal"
     journal = Journal(Path(folder))
-    uri = properties.get("feedback_uri")
+    uri = place_of(properties.get("feedback_uri"), os.environ)
     if uri:
         import boto3
 

@@ -6,7 +6,7 @@ import gzip
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,8 @@ RUNTIME = (
 )  # fmt: skip
 """What of `model_runtime` runs on a machine that serves. It imports nothing else of Berth."""
 WEIGHTS = "weights"
+FEEDBACK = "feedback"
+"""Inside a bundle: the model folder that takes feedback, for a server of its own beside the model's."""
 FEEDBACK_PROPERTIES = """\
 # Written by berth bundle: takes feedback beside the model. Needs no GPU.
 engine=Python
@@ -49,9 +51,17 @@ class Bundle:
 
 
 def write_bundle(
-    target: Path, settings: ServingSettings, *, weights: Path | None = None, archive: bool = False
+    target: Path,
+    settings: ServingSettings,
+    *,
+    weights: Path | None = None,
+    feedback_journal: str = "",
+    archive: bool = False,
 ) -> Bundle:
     """Write the model folder `target`; with `weights`, that model's files are copied into it.
+
+    `feedback_journal`: where a host's container keeps feedback; the folder that takes it is then written too, as
+    `feedback/` with a runtime of its own, under the one manifest. The server of the model takes no notice of it.
 
     An earlier bundle at `target` is replaced as a whole, anything else there is left and refused. `archive` writes
     `TARGET.tar.gz` too, the same bytes for the same files.
@@ -64,6 +74,10 @@ def write_bundle(
             chosen = replace(settings, model=f"./{WEIGHTS}")
         (folder / FILE).write_text(render(chosen), encoding="utf-8")
         shutil.copyfile(_package() / "handler" / "model.py", folder / "model.py")
+        if feedback_journal:
+            (folder / FEEDBACK).mkdir()
+            _fill_feedback(folder / FEEDBACK, {"option.journal_dir": feedback_journal})
+            _copy_runtime(folder / FEEDBACK / "model_runtime")
 
     return _write(target, fill, archive)
 
@@ -73,16 +87,16 @@ def write_feedback_bundle(
 ) -> Bundle:
     """Write the model folder that takes feedback. `feedback_uri`: the S3 prefix it is shipped to."""
     options = {"option.feedback_uri": feedback_uri, "option.journal_dir": journal_dir}
+    return _write(target, lambda folder: _fill_feedback(folder, options), archive)
+
+
+def _fill_feedback(folder: Path, options: Mapping[str, str]) -> None:
     for name, value in options.items():
         if "\n" in value or "\\" in value:
             raise ModelError(f"{name} is {value!r}; it must be one line without backslashes")
-
-    def fill(folder: Path) -> None:
-        lines = "".join(f"{name}={value}\n" for name, value in options.items() if value)
-        (folder / FILE).write_text(FEEDBACK_PROPERTIES + lines, encoding="utf-8")
-        shutil.copyfile(_package() / "feedback" / "model.py", folder / "model.py")
-
-    return _write(target, fill, archive)
+    lines = "".join(f"{name}={value}\n" for name, value in options.items() if value)
+    (folder / FILE).write_text(FEEDBACK_PROPERTIES + lines, encoding="utf-8")
+    shutil.copyfile(_package() / "feedback" / "model.py", folder / "model.py")
 
 
 def _package() -> Path:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from infra_projects import INFERENCE, TRAINING, Project
 
+from infra.places import feedback_prefix
 from infra.plan import Plan
+from infra.sandbox.node_boot import environment_of
 from infra.stack_files import ROOT
+from model_runtime.feedback.journal import place_of
 
 S3_CALLS: dict[str, set[str]] = {
     "get_object": {"s3:GetObject"},
@@ -115,6 +118,7 @@ def test_every_call_of_the_runtime_is_known() -> None:
     [
         pytest.param(TRAINING, TRAINING_ONLY, False, id="training"),
         pytest.param(INFERENCE, SERVING, False, id="host"),
+        pytest.param({**INFERENCE, "feedback": True}, SERVING, False, id="host with feedback"),
         pytest.param({**INFERENCE, "replicas": 2}, SERVING, True, id="group"),
     ],
 )
@@ -148,6 +152,17 @@ def test_what_a_node_writes_lies_below_its_own_prefix(project: Project) -> None:
     writes = allowed(project.plan(TRAINING))["s3:PutObject"]
     assert writes == {"arn:aws:s3:::berth-111122223333-us-east-1-artifacts/output/trial/*"}
     assert not STATUS.startswith("/") and not EVENTS.startswith("/"), "relative to the run's prefix"
+
+
+def test_feedback_goes_below_the_prefix_that_its_host_may_write_and_berth_feedback_reads(project: Project) -> None:
+    plan = project.plan({**INFERENCE, "feedback": True})
+    values, _ = environment_of(script_of(plan))
+    place = place_of(None, values)
+    assert place == f"s3://{values['BERTH_BUCKET']}/{feedback_prefix('trial')}"
+    writes = allowed(plan)["s3:PutObject"]
+    assert [w for w in writes if f"arn:aws:s3:::{place.removeprefix('s3://')}/x".startswith(w.removesuffix("*"))]
+    assert place_of("s3://own/place", values) == "s3://own/place"
+    assert place_of(None, {}) == ""
 
 
 def test_a_group_without_the_internet_reaches_what_its_hosts_call(project: Project) -> None:

@@ -18,6 +18,8 @@ from infra.bill.pricers import FREE, PRICERS
 from infra.host.user_data import LIMIT_BYTES
 from infra.plan import Plan, PlannedResource, from_preview, plan_stack, record_program
 from infra.stack_files import ROOT, config_declarations
+from infra.uploads.content import HOST_JOURNAL
+from model_runtime.handler.bundle import FEEDBACK
 from scripts.golden_plans import goldens
 from sizing.errors import UserError
 
@@ -153,6 +155,32 @@ def test_one_host_stands_behind_a_name_and_follows_office_hours() -> None:
     assert plan.outputs["url"] == "http://inference-dev.berth.internal:8080"
     calls = {s.inputs["target"]["arn"].rsplit(":", 1)[-1] for s in plan.of_type("aws:scheduler/schedule:Schedule")}
     assert calls == {"startInstances", "stopInstances"}
+
+
+def test_a_host_that_takes_feedback_has_a_second_server_without_a_gpu_at_a_port_of_its_own(project: Project) -> None:
+    plan, off = project.plan({**INFERENCE, "feedback": True}), project.plan(INFERENCE)
+    assert plan.outputs["feedback_url"] == "http://trial.berth.internal:8081/predictions/feedback"
+    assert "feedback_url" not in off.outputs
+    rules = {
+        (r.inputs["fromPort"], r.inputs["toPort"], r.inputs["cidrIpv4"])
+        for r in plan.of_type("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule")
+        if "cidrIpv4" in r.inputs and r.inputs["securityGroupId"] == "trial-host-group-id"
+    }
+    assert rules == {(8080, 8080, "10.42.0.0/16"), (8081, 8081, "10.42.0.0/16")}
+    assert {r.name for r in plan.resources} - {r.name for r in off.resources} == {"trial-host-feedback-0"}
+    script, silent = (str(one(p, INSTANCE).inputs["userData"]) for p in (plan, off))
+    assert "8081" not in silent and "berth-feedback" not in silent
+    unit = script.split("<<'BERTH_FEEDBACK'\n")[1].split("\nBERTH_FEEDBACK\n", maxsplit=1)[0]
+    started = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
+    assert "--publish 8081:8080" in started and "--gpus" not in started
+    for hardened in ("--memory 2g", "--memory-swap 2g", "--pids-limit", "--security-opt no-new-privileges", "readonly"):
+        assert hardened in started
+    # The journal lies on the root volume: the instance's own disks are empty after a stop.
+    assert f"--volume {HOST_JOURNAL}:{HOST_JOURNAL} " in started and "/opt/berth/data" not in started
+    assert f"src=/opt/berth/bundle/{FEEDBACK},dst=/opt/ml/model/feedback" in started
+    assert "Restart=always" in unit and "systemctl enable --now berth-feedback" in script
+    limits = [int(s.split("--memory ")[1].split("g", maxsplit=1)[0]) for s in (silent, script)]
+    assert limits[0] - limits[1] == 2, "what the second server takes, the first leaves"
 
 
 @pytest.mark.parametrize("name", ["inference-dev", "inference-prod", "training"])

@@ -65,6 +65,8 @@ def test_the_settings_of_every_role_are_read(values: dict[str, Any]) -> None:
         ({"artifact_manifest_sha256": "abc"}, "artifact_manifest_sha256"),
         ({"shared_stack": "shared"}, "shared_stack"),
         ({"ami": "latest"}, "ami"),
+        ({"feedback": True, "replicas": 2}, "feedback"),
+        ({"feedback": True, "max_replicas": 3}, "feedback"),
     ],
 )
 def test_what_contradicts_itself_is_refused_by_its_key(change: dict[str, Any], named: str) -> None:
@@ -86,6 +88,7 @@ def test_what_contradicts_itself_is_refused_by_its_key(change: dict[str, Any], n
         ({**TRAINING, "method": "full", "micro_batch_size": 4, "zero_stage": 2, "offload": "all"}, "offload"),
         ({**TRAINING, "finetune": "../secrets.json"}, "finetune"),
         ({**ENDPOINT, "purchase": "spot"}, "purchase"),
+        ({**ENDPOINT, "feedback": True}, "feedback"),
         ({**ENDPOINT, "invocation": "async", "capture_percent": 10}, "capture_percent"),
         ({**SHARED, "model": "google/flan-t5-xl"}, "model"),
     ],

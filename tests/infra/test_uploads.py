@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,11 +21,12 @@ from infra.host import fetch
 from infra.sandbox.aws import Aws
 from infra.sandbox.services.s3 import empty_bucket
 from infra.stack_files import read_stack
-from infra.uploads.content import ENDPOINT_MODEL, HOST_MODEL, write_stack_bundle
+from infra.uploads.content import ENDPOINT_MODEL, HOST_JOURNAL, HOST_MODEL, write_stack_bundle
 from infra.uploads.cost import stored_line
 from infra.uploads.place import Artifacts, open_artifacts
 from infra.uploads.receive import receive, receive_artifact
 from infra.uploads.send import model_notes, send_bundle, send_model
+from model_runtime.handler.bundle import FEEDBACK
 from model_runtime.handler.settings import read_folder
 from model_runtime.manifest import check_folder, write_manifest
 from sizing.errors import UserError
@@ -119,6 +121,41 @@ def test_a_service_s_bundle_follows_its_settings(project: Project) -> None:
     )
     assert read_folder(again.bundle.folder).batch_size == 2
     assert again.bundle.manifest_sha256 != made.bundle.manifest_sha256
+
+
+def test_the_folder_that_takes_feedback_goes_with_the_bundle_of_a_host_that_takes_it(
+    project: Project, s3: Any, model: Path, tmp_path: Path
+) -> None:
+    project.write("trial", INFERENCE)
+    without = write_stack_bundle(read_stack("trial", project.root), project.root / "b", archive=False)
+    assert not (without.bundle.folder / FEEDBACK).exists()
+    artifacts = artifacts_of(project, s3, {**INFERENCE, "feedback": True})
+    send_model(artifacts, model)
+    made = write_stack_bundle(artifacts.file, project.root / "b", archive=False)
+    send_bundle(artifacts, made)
+    assert check_folder(made.bundle.folder) == made.bundle.files
+    got = receive(replace(artifacts, file=read_stack("trial", project.root)), project.root / "here").bundle
+    assert read_folder(got).model_name == "flan-t5-xl"
+    listed = {entry.path for entry in made.bundle.files}
+    assert {f"{FEEDBACK}/model.py", f"{FEEDBACK}/serving.properties"} < listed
+    properties = (got / FEEDBACK / "serving.properties").read_text(encoding="utf-8")
+    assert f"option.journal_dir={HOST_JOURNAL}\n" in properties
+    # Alone, as the container mounts it, and with nothing but itself to import from.
+    shutil.copytree(got / FEEDBACK, tmp_path / FEEDBACK)
+    check = (
+        "import runpy, sys; engine = sys.modules['djl_python'] = type(sys)('djl_python'); engine.Output = dict;"
+        f"module = runpy.run_path({str(tmp_path / FEEDBACK / 'model.py')!r});"
+        "asked = type('Input', (), {'get_properties': lambda self: {'journal_dir': sys.argv[1]}, "
+        "'is_empty': lambda self: True})();"
+        "assert module['handle'](asked) is None; import model_runtime; print(model_runtime.__file__)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", check, str(tmp_path / "journal")], capture_output=True, text=True, check=False,
+        env={"PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == str(tmp_path / FEEDBACK / "model_runtime" / "__init__.py")
+    assert (tmp_path / "journal").is_dir()
 
 
 def test_the_weights_are_looked_for_where_they_are_put(project: Project) -> None:

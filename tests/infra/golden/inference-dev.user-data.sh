@@ -130,12 +130,12 @@ StartLimitBurst=5
 [Service]
 EnvironmentFile=/etc/berth/env
 ExecStartPre=-/usr/bin/docker rm -f berth
-ExecStart=/usr/bin/docker run --rm --name berth --gpus all --memory 30g --memory-swap 30g --pids-limit 4096 --shm-size 2g --security-opt no-new-privileges --publish 8080:8080 --volume /opt/berth/bundle:/opt/ml/model:ro --volume /opt/berth/data/model:/opt/berth/model:ro --volume /var/log/berth:/var/log/berth --env HF_HUB_OFFLINE=1 --env SERVING_FAIL_FAST=true --env OPT_OUT_TRACKING=true --env BERTH_STACK --env BERTH_BUCKET --env BERTH_OUTPUT --env BERTH_MODEL_DIR=/opt/berth/model $BERTH_IMAGE
+ExecStart=/usr/bin/docker run --rm --name berth --gpus all --memory 28g --memory-swap 28g --pids-limit 4096 --shm-size 2g --security-opt no-new-privileges --publish 8080:8080 --volume /opt/berth/bundle:/opt/ml/model:ro --volume /opt/berth/data/model:/opt/berth/model:ro --volume /var/log/berth:/var/log/berth --env HF_HUB_OFFLINE=1 --env SERVING_FAIL_FAST=true --env OPT_OUT_TRACKING=true --env AWS_DEFAULT_REGION --env BERTH_STACK --env BERTH_BUCKET --env BERTH_OUTPUT --env BERTH_MODEL_DIR=/opt/berth/model $BERTH_IMAGE
 ExecStop=/usr/bin/docker stop --time 60 berth
 Restart=always
 RestartSec=10
 TimeoutStopSec=90
-MemoryMax=30g
+MemoryMax=28g
 StandardOutput=append:/var/log/berth/serve.log
 StandardError=inherit
 [Install]
@@ -160,6 +160,28 @@ printf '[Unit]\nDescription=Berth: spot interruption\n[Service]\nEnvironmentFile
 systemctl daemon-reload
 systemctl enable --now berth-serve berth-health.timer
 if [ "$BERTH_SPOT" = yes ]; then systemctl enable --now berth-drain; fi
+
+install -d -m 0700 /opt/berth/feedback
+cat > /etc/systemd/system/berth-feedback.service <<'BERTH_FEEDBACK'
+[Unit]
+Description=Berth: takes feedback
+After=docker.service network-online.target berth-prepare.service
+Requires=docker.service berth-prepare.service
+[Service]
+EnvironmentFile=/etc/berth/env
+ExecStartPre=-/usr/bin/docker rm -f berth-feedback
+ExecStart=/usr/bin/docker run --rm --name berth-feedback --memory 2g --memory-swap 2g --cpus 1 --pids-limit 1024 --security-opt no-new-privileges --publish 8081:8080 --mount type=bind,src=/opt/berth/bundle/feedback,dst=/opt/ml/model/feedback,readonly --volume /opt/berth/feedback:/opt/berth/feedback --env NVIDIA_VISIBLE_DEVICES=void --env HF_HUB_OFFLINE=1 --env SERVING_FAIL_FAST=true --env OPT_OUT_TRACKING=true --env AWS_DEFAULT_REGION --env BERTH_STACK --env BERTH_BUCKET --env BERTH_OUTPUT $BERTH_IMAGE
+ExecStop=/usr/bin/docker stop --time 60 berth-feedback
+Restart=always
+RestartSec=10
+TimeoutStopSec=90
+StandardOutput=append:/var/log/berth/feedback.log
+StandardError=inherit
+[Install]
+WantedBy=multi-user.target
+BERTH_FEEDBACK
+systemctl daemon-reload
+systemctl enable --now berth-feedback
 
 until curl -sf --max-time 5 http://127.0.0.1:8080/ping > /dev/null; do
   if [ "$SECONDS" -gt 1397 ]; then
