@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -220,9 +221,11 @@ def test_a_follower_reads_the_newest_lines_first_and_then_each_once(aws: Aws) ->
     assert follower.look().log == (), "there is no stream yet"
     logs.create_log_stream(**stream)
 
+    begun = int(datetime.now(tz=UTC).timestamp() * 1000)
+    stamps = itertools.count(begun)  # CloudWatch orders by these, so that none may come before an earlier line's
+
     def say(count: int, word: str) -> None:
-        stamp = int(datetime.now(tz=UTC).timestamp() * 1000)
-        events = [{"timestamp": stamp + i, "message": f"{word} {i}"} for i in range(count)]
+        events = [{"timestamp": next(stamps), "message": f"{word} {i}"} for i in range(count)]
         logs.put_log_events(**stream, logEvents=events)
 
     say(80, "old")

@@ -27,6 +27,7 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_quick_run_puts_the_ways_in_the_expected_order(script: ModuleType, tmp_path: Path) -> None:
     cases = [
         # One set of files, made once: each process spends ten seconds of a core on importing transformers.

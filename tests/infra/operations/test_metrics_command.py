@@ -29,9 +29,13 @@ from sizing.hardware.load import load_hardware
 from sizing.models.resolve import resolve_model
 
 Run = Callable[..., Any]
-NOW = datetime.now(UTC).replace(microsecond=0)
 REGION = "us-east-1"
 GIB = 2**30
+
+
+def now() -> datetime:
+    """Asked for anew: the command's window ends when it runs, which may be minutes after this file was read."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ class Percentiles:
 
 def put(cloudwatch: Any, namespace: str, name: str, values: list[float], minutes: float, **dimensions: str) -> None:
     """Values a minute apart, from so many minutes ago on."""
-    start = NOW - timedelta(minutes=minutes)
+    start = now() - timedelta(minutes=minutes)
     named = [{"Name": key, "Value": value} for key, value in dimensions.items()]
     data = [
         {"MetricName": name, "Dimensions": named, "Timestamp": start + timedelta(minutes=n), "Value": value}
@@ -98,7 +102,7 @@ def seen(**given: Any) -> Observed:
     requests = given.pop("requests", 36_000.0)
     tokens = {"input_tokens": 200.0 * requests, "output_tokens": 50.0 * requests}
     whole = {"requests": requests, "busiest_hour": requests / 24 * 2, "host_hours": 24.0, "stood_hours": 24.0}
-    return Observed(NOW - timedelta(days=1), NOW, **{**whole, **tokens, **given})
+    return Observed(now() - timedelta(days=1), now(), **{**whole, **tokens, **given})
 
 
 def advised(project: Project, observed: Observed, values: dict[str, Any]) -> Any:
@@ -160,7 +164,7 @@ def test_latencies_are_read_in_seconds_whatever_cloudwatch_counts_in(project: Pr
     serve(aws("cloudwatch"), 6.0)
     put(aws("cloudwatch"), metrics.NAMESPACE, "Latency", [900.0] * 58, 59, Stack="trial")
     cloudwatch = Percentiles(aws("cloudwatch"), {("Latency", "p50"): 900.0, ("Latency", "p95"): 2100.0})
-    had = observe(lambda _: cloudwatch, file, Machines(), NOW - timedelta(hours=1), NOW)
+    had = observe(lambda _: cloudwatch, file, Machines(), now() - timedelta(hours=1), now())
     assert had.latency == Quantiles(0.9, 2.1)
     assert had.queue == Quantiles(None, None)
 
@@ -172,8 +176,8 @@ def test_latencies_are_read_in_seconds_whatever_cloudwatch_counts_in(project: Pr
     put(aws("cloudwatch"), "AWS/SageMaker", "Invocation5XXErrors", [1.0] * 10, 30, **own)
     put(aws("cloudwatch"), "/aws/sagemaker/Endpoints", "GPUMemoryUtilization", [70.0] * 10, 30, **own)
     cloudwatch = Percentiles(aws("cloudwatch"), {("ModelLatency", "p50"): 1.5e6, ("ModelLatency", "p95"): 2.5e6})
-    machines = Machines(endpoint="berth-trial", endpoint_since=NOW - timedelta(minutes=30), endpoint_count=2)
-    had = observe(lambda _: cloudwatch, endpoint, machines, NOW - timedelta(hours=1), NOW)
+    machines = Machines(endpoint="berth-trial", endpoint_since=now() - timedelta(minutes=30), endpoint_count=2)
+    had = observe(lambda _: cloudwatch, endpoint, machines, now() - timedelta(hours=1), now())
     assert had.latency == Quantiles(1.5, 2.5)
     assert (had.requests, had.server_errors, had.gpu_memory_percent) == (120, 10, 70)
     assert (had.host_hours, had.stood_hours) == (pytest.approx(1.0), pytest.approx(0.5))
@@ -181,7 +185,7 @@ def test_latencies_are_read_in_seconds_whatever_cloudwatch_counts_in(project: Pr
     # Two instances for ten minutes, then none: scaled to zero, it costs what ran.
     for _ in range(2):
         put(aws("cloudwatch"), "/aws/sagemaker/Endpoints", "CPUUtilization", [5.0] * 10, 30, **own)
-    had = observe(lambda _: cloudwatch, endpoint, machines, NOW - timedelta(hours=1), NOW)
+    had = observe(lambda _: cloudwatch, endpoint, machines, now() - timedelta(hours=1), now())
     assert (had.host_hours, had.stood_hours, had.notes) == (pytest.approx(1 / 3), pytest.approx(1 / 6), ())
 
 
@@ -216,7 +220,7 @@ def test_two_hosts_cost_twice_and_what_stands_beside_them_once(project: Project)
 
 def test_a_window_is_read_in_periods_that_are_still_kept() -> None:
     for days, period in ((1, 60), (20, 300), (100, 3600), (500, 3600)):
-        assert finest_period(NOW - timedelta(days=days), NOW) == period
+        assert finest_period(now() - timedelta(days=days), now()) == period
 
 
 def test_every_page_of_an_answer_is_read() -> None:
@@ -224,11 +228,11 @@ def test_every_page_of_an_answer_is_read() -> None:
         def get_metric_data(self, **given: Any) -> Any:
             second = given.get("NextToken") == "more"
             values = [3.0] if second else [1.0, 2.0]
-            part = {"Id": "q0", "Timestamps": [NOW] * len(values), "Values": values}
+            part = {"Id": "q0", "Timestamps": [now()] * len(values), "Values": values}
             return {"MetricDataResults": [part]} | ({} if second else {"NextToken": "more"})
 
     query = {"a": Query("n", "m", (), "Sum", 60)}
-    assert read(lambda _: Pages(), REGION, query, NOW - timedelta(hours=1), NOW)["a"].values == (1.0, 2.0, 3.0)
+    assert read(lambda _: Pages(), REGION, query, now() - timedelta(hours=1), now())["a"].values == (1.0, 2.0, 3.0)
 
 
 def test_a_machine_too_large_for_its_work_has_a_cheaper_one_named(project: Project) -> None:
@@ -309,12 +313,12 @@ def test_a_balanced_stack_is_read_at_its_group_and_its_balancer(project: Project
     machines = find(aws, file)
     assert made.endswith(f":loadbalancer/{machines.balancer}")
     assert machines.balancer.startswith("app/trial/")
-    start = NOW - timedelta(hours=1)
+    start = now() - timedelta(hours=1)
     put(aws("cloudwatch"), "AWS/ApplicationELB", "RequestCount", [4.0] * 30, 40, LoadBalancer=machines.balancer)
     put(aws("cloudwatch"), "AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", [1.0], 40, LoadBalancer=machines.balancer)
     put(aws("cloudwatch"), metrics.AGENT_NAMESPACE, metrics.GPU_USE, [20.0] * 5, 30, AutoScalingGroupName="berth-trial")
     cloudwatch = Percentiles(aws("cloudwatch"), {("TargetResponseTime", "p95"): 1.5})
-    seen_now = observe(lambda _: cloudwatch, file, machines, start, NOW)
+    seen_now = observe(lambda _: cloudwatch, file, machines, start, now())
     assert seen_now.balancer_latency.p95 == 1.5
     assert seen_now.gpu_percent == 20
     assert ["the handler wrote no metrics" in note for note in seen_now.notes] == [True, False]
