@@ -97,7 +97,7 @@ def test_the_bill_of_a_real_preview_is_the_difference_that_the_plans_make(tmp_pa
         larger = change()
         assert larger["usd_per_month"] == pytest.approx(bill() - one_small, abs=0.02)
         assert {line["resource"] for line in larger["lines"]} == {"inference-dev-host-instance"}
-        project.set(stack, {"instance_type": "g4dn.2xlarge", "replicas": 2})
+        project.set(stack, {"instance_type": "g4dn.2xlarge", "replicas": 2, "feedback": False})
         two = change()
         assert two["usd_per_month"] == pytest.approx(bill() - one_small, abs=0.02)
         touched = {line["resource"] for line in two["lines"]}

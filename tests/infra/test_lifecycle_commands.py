@@ -21,7 +21,7 @@ def expiry_tag(world: World, machine: str) -> str:
 
 
 def test_a_stack_comes_up_is_shown_lives_longer_and_goes(run_berth: Run, world: World) -> None:
-    world.trial(budget_per_month=20)
+    world.trial(budget_per_month=20, feedback=True)
     before = read_stack("trial", world.project.root).path.read_text(encoding="utf-8")
     made = document("up", run_berth("up", "trial", "--sandbox", "--yes", "--json"))
     assert made["up"] is True
@@ -30,6 +30,7 @@ def test_a_stack_comes_up_is_shown_lives_longer_and_goes(run_berth: Run, world: 
     assert made["bill"]["usd_per_hour"] > 0.5
     assert made["health"]["state"] == "unknown"
     assert made["address"] == made["outputs"]["url"] == "http://trial.berth.internal:8080"
+    assert made["outputs"]["feedback_url"] == "http://trial.berth.internal:8081/predictions/feedback"
     assert read_stack("trial", world.project.root).path.read_text(encoding="utf-8") == before
     again = document("up", run_berth("up", "trial", "--sandbox", "--yes", "--json"))
     assert (again["changes"], again["recorded"], again["expires_at"]) == ([], {}, made["expires_at"])
