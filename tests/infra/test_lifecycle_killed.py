@@ -115,8 +115,10 @@ def test_two_people_with_the_same_command_at_once(run_berth: Run, world: World) 
     for line in first.stderr:
         if " made " in line:
             break
+    first.send_signal(signal.SIGSTOP)  # else a quick first may be done before a slow second asks
     second = start(world, "up")
     _, said = second.communicate()
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert f"stack trial is being changed by {getpass.getuser()} on " in said
     assert f"(process {first.pid}, berth up trial) since 20" in said
