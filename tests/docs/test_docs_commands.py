@@ -24,11 +24,11 @@ PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*")
 ELSEWHERE = {
     "catalog refresh": "asks AWS", "deploy": "asks AWS", "doctor": "asks AWS", "feedback": "asks AWS",
     "metrics": "asks AWS", "up": "asks AWS", "down": "asks AWS", "status": "asks AWS", "extend": "asks AWS",
-    "train": "asks AWS", "verify": "needs a model", "evaluate": "needs a model", "finetune": "needs a model",
+    "train": "asks AWS", "fetch": "asks AWS", "verify": "needs a model", "evaluate": "needs a model", "finetune": "needs a model",
     "serve": "does not end", "review": "does not end",
 }  # fmt: skip
 """Commands that are parsed only, and why; their own tests run them."""
-MISSING = ("./folder", "org/name", "./my-model", "--measured", "--fetch", "--model")
+MISSING = ("--upload", "./folder", "org/name", "./my-model", "--measured", "--fetch", "--model")
 """Words of commands that are about something which a reader has and these tests have not."""
 
 
