@@ -24,8 +24,8 @@ PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*")
 ELSEWHERE = {
     "catalog refresh": "asks AWS", "deploy": "asks AWS", "doctor": "asks AWS", "feedback": "asks AWS",
     "metrics": "asks AWS", "up": "asks AWS", "down": "asks AWS", "status": "asks AWS", "extend": "asks AWS",
-    "train": "asks AWS", "fetch": "asks AWS", "verify": "needs a model", "evaluate": "needs a model", "finetune": "needs a model",
-    "serve": "does not end", "review": "does not end",
+    "train": "asks AWS", "fetch": "asks AWS", "verify": "needs a model", "evaluate": "needs a model",
+    "finetune": "needs a model", "serve": "does not end", "review": "does not end",
 }  # fmt: skip
 """Commands that are parsed only, and why; their own tests run them."""
 MISSING = ("--upload", "./folder", "org/name", "./my-model", "--measured", "--fetch", "--model")
