@@ -93,7 +93,7 @@ def test_make_demo_works_in_a_fresh_clone(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout[-5_000:] + ran.stderr[-5_000:]
     for said in ("Installing", "g4dn.2xlarge", "all as manifest", "The artifact is whole in S3", "perplexity"):
-        assert said in ran.stdout
+        assert said in ran.stdout + ran.stderr
     assert "Listed by the tags project=berth: nothing is left. The local AWS has ended." in ran.stdout
     folder = clone / "build" / "demo"
     page = (folder / "report.html").read_text(encoding="utf-8")
