@@ -43,7 +43,7 @@ base: $(VENV)/.base ## The base alone into $(VENV), without torch: what sizes, p
 
 .PHONY: test
 test: lint ## Everything that must hold: formatting, lint, types, tests
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(TEST_VENV)/.ready .venv-checkov/.ready ## The slower proofs that `make test` leaves out
