@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from sizing.errors import UserError
 
 if TYPE_CHECKING:
-    from infra.lifecycle.cloud import Cloud
+    from infra.cloud import Cloud
     from infra.lifecycle.engine import Engine, Resource
     from infra.stack_files import StackFile
     from model_runtime.verify.run import Stack
@@ -135,7 +135,7 @@ def _unreachable(
 
 def _instance(resources: Sequence[Resource], cloud: Cloud | None) -> str:
     """A machine of the stack: its own, or any that its group has by now."""
-    from infra.lifecycle.cloud import asking_aws
+    from infra.cloud import asking_aws
 
     own = [r.id for r in resources if r.type == "aws:ec2/instance:Instance"]
     if own:

@@ -11,7 +11,7 @@ from berth.output import JsonOption, print_json
 from berth.show.lifecycle import SANDBOX_HELP, YES_HELP
 
 if TYPE_CHECKING:
-    from infra.lifecycle.cloud import Cloud
+    from infra.cloud import Cloud
     from infra.lifecycle.down import Departure, Gone
     from infra.lifecycle.engine import Engine
 
@@ -34,7 +34,7 @@ def down(
 ) -> None:
     """Take a stack down: show what goes, what is kept and what it has cost; ask; remove it; prove that it is gone."""
     from berth.show.lifecycle import NOT_DONE, agreed, may_ask, said_engine, steps
-    from infra.lifecycle.cloud import cloud_for
+    from infra.cloud import cloud_for
     from infra.lifecycle.down import departure, take_down
     from infra.lifecycle.engine import engine_for
     from infra.stack_files import project_root, read_stack

@@ -30,7 +30,7 @@ def extend(
 ) -> None:
     """Let a stack live longer: move its expiry in the stack file, the cloud's schedule, the watchdog and the tags."""
     from berth.show.lifecycle import NOT_DONE, agreed, may_ask
-    from infra.lifecycle.cloud import cloud_for
+    from infra.cloud import cloud_for
     from infra.lifecycle.engine import engine_for
     from infra.lifecycle.extend import extend as move
     from infra.lifecycle.extend import plan_extension, tell_state

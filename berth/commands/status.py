@@ -45,8 +45,8 @@ def status(
 
 def _look(root: Path, stack: str, sandbox: bool, drift: bool) -> tuple[Census, str, str]:
     """The census, the engine's name (empty for none), and what had to be left out."""
+    from infra.cloud import Cloud, cloud_for
     from infra.lifecycle.census import Census, by_tags, census
-    from infra.lifecycle.cloud import Cloud, cloud_for
     from infra.lifecycle.engine import INSTALL, INSTALL_URL, engine_for, pulumi_on_path
     from infra.resolve import now
     from infra.sandbox.server import find, sandbox_dir

@@ -86,7 +86,7 @@ def train(
 def _desk(stack: str, sandbox: bool, *, start: bool) -> Desk:
     import time
 
-    from infra.lifecycle.cloud import cloud_for
+    from infra.cloud import cloud_for
     from infra.lifecycle.engine import engine_for
     from infra.lifecycle.skew import cloud_clock
     from infra.lifecycle.train_run import Desk, Machines, training_file

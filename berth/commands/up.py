@@ -10,7 +10,7 @@ from berth.output import JsonOption, print_json
 from berth.show.lifecycle import SANDBOX_HELP, YES_HELP
 
 if TYPE_CHECKING:
-    from infra.lifecycle.cloud import Cloud
+    from infra.cloud import Cloud
     from infra.lifecycle.engine import Engine
     from infra.lifecycle.health import Health
     from infra.lifecycle.outlook import Outlook
@@ -33,7 +33,7 @@ def up(
 ) -> None:
     """Bring a stack up: check, show what changes and costs, ask, make it, wait until it is healthy."""
     from berth.show.lifecycle import NOT_DONE, agreed, may_ask, said_engine
-    from infra.lifecycle.cloud import cloud_for
+    from infra.cloud import cloud_for
     from infra.lifecycle.engine import UpFailedError, engine_for
     from infra.lifecycle.outlook import endangered, forget_expiry, look_ahead, record_open_choices
     from infra.stack_files import project_root, read_stack

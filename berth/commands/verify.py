@@ -142,7 +142,7 @@ def _stack(target: str, url: str, sandbox: bool) -> Target | None:
 
     if url and not sandbox:
         return find_target(read_stack(target, root), None, None, sandbox=False, url=url)
-    from infra.lifecycle.cloud import cloud_for
+    from infra.cloud import cloud_for
     from infra.lifecycle.engine import engine_for
 
     engine = engine_for(root, sandbox)

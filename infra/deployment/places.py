@@ -119,7 +119,7 @@ def reach_aws(sandbox: bool) -> Callable[[str], tuple[str, Any]]:
     def reach(region: str) -> tuple[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-        from infra.lifecycle.cloud import cloud_for  # noqa: PLC0415
+        from infra.cloud import cloud_for  # noqa: PLC0415
 
         cloud = cloud_for(region, sandbox)
         try:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from infra.cloud import Cloud
 from infra.durations import write_instant
-from infra.lifecycle.cloud import Cloud
+from infra.inventory import Found, standing, strays
 from infra.lifecycle.down import names_of
 from infra.lifecycle.engine import Drift, Engine, Resource, StackSummary
 from infra.lifecycle.health import Health, address, look, states
 from infra.lifecycle.interlock import expiry_of, is_training, own_status
-from infra.lifecycle.inventory import Found, standing, strays
 from infra.lifecycle.layers import Layer, layers_of
 from infra.lifecycle.remove import commands, ordered
 from infra.lifecycle.saved import status_of

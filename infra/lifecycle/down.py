@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from infra.lifecycle.cloud import Cloud
+from infra.cloud import Cloud
+from infra.inventory import Found, standing, strays
 from infra.lifecycle.engine import Engine, Removal, Resource, Tell, silent
 from infra.lifecycle.interlock import Verdict, is_training
 from infra.lifecycle.interlock import check as interlock
-from infra.lifecycle.inventory import Found, standing, strays
 from infra.lifecycle.outlook import forget_expiry
 from infra.lifecycle.spent import Life, Spent, lives_of_machines, spent, standing_bill
 from infra.resolve import now

@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from infra.bill.lines import cents
+from infra.cloud import asking_aws
 from infra.durations import write_instant
-from infra.lifecycle.cloud import asking_aws
 from infra.prices.table import ServicePrices, load_services
 from model_runtime.fetch import split_s3
 from sizing.units import GIB

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from infra import metrics
-from infra.lifecycle.cloud import Cloud, asking_aws
+from infra.cloud import Cloud, asking_aws
 from infra.lifecycle.engine import Resource
 from infra.settings import EndpointSettings, InferenceSettings, MachineSettings, Settings, TrainingSettings
 from sizing.hardware.load import Hardware

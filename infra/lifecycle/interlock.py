@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
-from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.lifecycle.saved import Saved, is_whole, node_uris, saved_under, status_of
 from infra.lifecycle.skew import cloud_clock
 from model_runtime.watch.limits import Limits

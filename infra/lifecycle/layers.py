@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
 from infra.endings import schedule_at
-from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.settings import PROJECT, MachineSettings, TrainingSettings
 from infra.stack_files import StackFile
 

@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from infra.bill.bill import bill_of, difference
+from infra.cloud import Cloud, asking_aws
 from infra.doctor.checks import artifacts, examine, offering
 from infra.doctor.finding import Finding, Surroundings
-from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.lifecycle.engine import Changes, Engine, Resource
 from infra.lifecycle.interlock import check as interlock
 from infra.lifecycle.interlock import is_training

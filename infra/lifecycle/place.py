@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.lifecycle.cloud import not_running
+from infra.cloud import not_running
 from infra.sandbox.project import sandbox_project
 from infra.sandbox.server import Server, find, sandbox_dir, start
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from infra.lifecycle.cloud import Cloud, asking_aws
-from infra.lifecycle.inventory import Found
+from infra.cloud import Cloud, asking_aws
+from infra.inventory import Found
 from sizing.errors import UserError
 
 

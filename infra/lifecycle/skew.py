@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from infra.lifecycle.cloud import Cloud, asking_aws
+from infra.cloud import Cloud, asking_aws
 from infra.resolve import now
 
 WORTH_SAYING = timedelta(seconds=60)

@@ -11,8 +11,8 @@ from typing import Any
 
 from infra.bill.bill import Bill, bill_of
 from infra.bill.lines import MONTH, Line, cents
+from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
-from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.lifecycle.engine import Resource
 from infra.lifecycle.outlook import as_planned
 from infra.plan import Plan

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from infra.cloud import asking_aws
 from infra.durations import parse_instant, write_instant
-from infra.lifecycle.cloud import asking_aws
 from infra.lifecycle.engine import Removal, StackBusyError, Tell, silent
 from infra.lifecycle.final_bill import FinalBill, ended_at, final_bill, kept_bytes
 from infra.lifecycle.follow import Follower, Look

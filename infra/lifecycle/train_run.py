@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.cloud import Cloud, asking_aws
 from infra.durations import write_instant
-from infra.lifecycle.cloud import Cloud, asking_aws
 from infra.lifecycle.engine import Engine
 from infra.places import output_prefix, run_prefix
 from infra.resolve import now

@@ -14,7 +14,8 @@ from typing import Any
 
 from pulumi.runtime import mocks
 
-from infra.lifecycle.cloud import sandbox_aws
+from infra.cloud import sandbox_aws
+from infra.inventory import standing
 from infra.lifecycle.engine import (
     INSTALL,
     INSTALL_URL,
@@ -31,7 +32,6 @@ from infra.lifecycle.engine import (
     UpFailedError,
     silent,
 )
-from infra.lifecycle.inventory import standing
 from infra.lifecycle.lock import held, holder
 from infra.lifecycle.place import Place, open_place
 from infra.lifecycle.remove import ordered, remove

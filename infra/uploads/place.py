@@ -64,7 +64,7 @@ def open_artifacts(
         raise UserError(f"stack {name} keeps its artifacts in the bucket of {shared}, which is not up; `{up}` first")
     file = read_stack(name, engine.project)
     if client is None:
-        from infra.lifecycle.cloud import cloud_for  # noqa: PLC0415
+        from infra.cloud import cloud_for  # noqa: PLC0415
 
         client = cloud_for(file.region, sandbox).client("s3")
     return Artifacts(file, str(bucket), client, sandbox)

@@ -16,7 +16,7 @@ from infra_projects import INFERENCE, Project
 from jsonschema import Draft202012Validator
 
 from berth.schemas import load
-from infra.lifecycle.cloud import sandbox_aws
+from infra.cloud import sandbox_aws
 from infra.lifecycle.engine import (
     Changes,
     Drift,

@@ -9,7 +9,8 @@ from infra_projects import TRAINING
 from lifecycle_sandbox import Run, World, document
 
 from infra.durations import parse_instant
-from infra.lifecycle.inventory import standing
+from infra.inventory import standing
+from infra.lifecycle.down import names_of
 from infra.lifecycle.lock import held
 from infra.sandbox.listing import tagged
 from infra.stack_files import read_stack
@@ -38,6 +39,11 @@ def test_a_stack_comes_up_is_shown_lives_longer_and_goes(run_berth: Run, world: 
     found = document("status", run_berth("status", "--sandbox", "--drift", "--json"))
     assert found["orphans"] == []
     assert {f.id for f in standing(world.aws)} >= {t.id for t in tagged(world.aws)}
+    listed = {name for f in standing(world.aws, "trial") for name in (f.id, f.name)}
+    unlisted = [
+        r.name for r in world.engine().resources("trial") if r.inputs.get("tags") and not names_of([r]) & listed
+    ]
+    assert unlisted == []
     trial, shared = sorted(found["stacks"], key=lambda s: s["role"])
     assert (trial["name"], shared["name"]) == ("trial", "shared")
     assert (trial["drift"], trial["overdue"], trial["complete"]) == ([], False, True)

@@ -17,7 +17,7 @@ from engine_cli import needs_cli
 from lifecycle_sandbox import Run, World, document
 
 from infra.durations import parse_instant
-from infra.lifecycle.inventory import standing
+from infra.inventory import standing
 
 CLI = shutil.which("pulumi")
 pytestmark = [pytest.mark.engine, pytest.mark.slow, needs_cli]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lifecycle_sandbox import World
 
-from infra.lifecycle.inventory import Found, standing, strays
+from infra.inventory import Found, standing, strays
 from infra.lifecycle.remove import commands, ordered, remove
 
 TAGS = {"project": "berth", "stack": "old", "expiry": "never"}

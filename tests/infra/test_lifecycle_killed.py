@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from lifecycle_sandbox import Run, World, document
 
-from infra.lifecycle.inventory import standing
+from infra.inventory import standing
 from infra.lifecycle.lock import holder
 
 HERE = Path(__file__).parent

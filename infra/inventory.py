@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra.lifecycle.cloud import Cloud, asking_aws
+from infra.cloud import Cloud, asking_aws
 from infra.settings import PROJECT
 
 
@@ -74,14 +74,19 @@ def standing(cloud: Cloud, stack: str = "", project: str = PROJECT) -> list[Foun
     With `stack`, also what can bear no tag and has the stack's name: its schedules, dashboard and budget.
     Keys that wait for their deletion are left out, as terminated instances are. Raises `UserError`.
     """
-    found: dict[str, Found] = {}
     with asking_aws(f"to list what has the tag project={project}"):
-        for id_, kind, tags in _tagged(cloud, project):
-            if tags.get("project") == project and (not stack or tags.get("stack") == stack):
-                own = (tags.get("stack", ""), tags.get("expiry", ""), tags.get("owner", ""))
-                found[id_] = Found(id_, kind, *own, tags.get(_OF, ""))
-        if stack:
-            found.update({f.id: f for f in _untagged(cloud, stack)})
+        return listed(cloud, stack, project)
+
+
+def listed(cloud: Cloud, stack: str = "", project: str = PROJECT) -> list[Found]:
+    """As `standing`, but raises what boto3 raises."""
+    found: dict[str, Found] = {}
+    for id_, kind, tags in _tagged(cloud, project):
+        if tags.get("project") == project and (not stack or tags.get("stack") == stack):
+            own = (tags.get("stack", ""), tags.get("expiry", ""), tags.get("owner", ""))
+            found[id_] = Found(id_, kind, *own, tags.get(_OF, ""))
+    if stack:
+        found.update({f.id: f for f in _untagged(cloud, stack)})
     return [found[id_] for id_ in sorted(found)]
 
 
