@@ -48,7 +48,7 @@ def _surroundings(region: str) -> Surroundings:
     import boto3
     from botocore.config import Config
 
-    from infra.doctor.finding import Surroundings
+    from infra.doctor.finding import Surroundings, run_command
 
     session = boto3.session.Session(region_name=region)
     config = Config(connect_timeout=_ASK_SECONDS, read_timeout=_ASK_SECONDS, retries={"max_attempts": 2})
@@ -56,23 +56,7 @@ def _surroundings(region: str) -> Surroundings:
     def client(service: str) -> Any:
         return session.client(service, config=config)  # type: ignore[call-overload]
 
-    return Surroundings(client, _run, os.environ)
-
-
-def _run(command: list[str]) -> str | None:
-    import shutil
-    import subprocess
-
-    program = shutil.which(command[0])
-    if program is None:
-        return None
-    try:
-        ran = subprocess.run(  # noqa: S603 (arguments of our own)
-            [program, *command[1:]], capture_output=True, text=True, timeout=60, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return ran.stdout if ran.returncode == 0 else None
+    return Surroundings(client, run_command, os.environ)
 
 
 def _show(findings: list[Finding]) -> None:

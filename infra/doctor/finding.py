@@ -1,7 +1,9 @@
-"""What a check found."""
+"""What a check asks, and what it found."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,3 +32,17 @@ class Surroundings:
     run: Callable[[list[str]], str | None]
     """The output of a command, None where it is not installed or fails."""
     environment: Mapping[str, str]
+
+
+def run_command(command: list[str]) -> str | None:
+    """A command's output; None where it is not installed, fails or hangs."""
+    program = shutil.which(command[0])
+    if program is None:
+        return None
+    try:
+        ran = subprocess.run(  # noqa: S603 (words of our own)
+            [program, *command[1:]], capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return ran.stdout if ran.returncode == 0 else None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +11,7 @@ from typing import Any
 from infra.bill.bill import bill_of, difference
 from infra.cloud import Cloud, asking_aws
 from infra.doctor.checks import artifacts, examine, offering
-from infra.doctor.finding import Finding, Surroundings
+from infra.doctor.finding import Finding, Surroundings, run_command
 from infra.lifecycle.engine import Changes, Engine, Resource
 from infra.lifecycle.interlock import check as interlock
 from infra.lifecycle.interlock import is_training
@@ -23,14 +21,13 @@ from infra.policy.rules import check
 from infra.policy.subject import Subject
 from infra.preview import Preview
 from infra.resolve import now
+from infra.resource_types import INSTANCE
 from infra.sandbox.walk import shared_name
 from infra.settings import PROJECT, MachineSettings, TrainingSettings
 from infra.stack_files import StackFile, dump_yaml, load_yaml, read_stack, write_text
 from sizing.errors import UserError
 from sizing.hardware.load import load_hardware
 from sizing.models.resolve import resolve_model
-
-INSTANCE = "aws:ec2/instance:Instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +142,3 @@ def endangered(outlook: Outlook, engine: Engine, cloud: Cloud) -> str:
 def as_planned(resources: Iterable[Resource]) -> tuple[PlannedResource, ...]:
     """What stands, as the bill reads it."""
     return tuple(PlannedResource(r.urn or f"{r.type}::{r.name}", r.type, r.name, r.parent, r.inputs) for r in resources)
-
-
-def run_command(command: list[str]) -> str | None:
-    """A command's output; None where it is not installed, fails or hangs."""
-    program = shutil.which(command[0])
-    if program is None:
-        return None
-    try:
-        ran = subprocess.run(  # noqa: S603 (words of our own)
-            [program, *command[1:]], capture_output=True, text=True, timeout=60, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return ran.stdout if ran.returncode == 0 else None
