@@ -33,17 +33,11 @@ def down(
     json_output: JsonOption = False,
 ) -> None:
     """Take a stack down: show what goes, what is kept and what it has cost; ask; remove it; prove that it is gone."""
-    from berth.show.lifecycle import NOT_DONE, agreed, may_ask, said_engine, steps
-    from infra.cloud import cloud_for
+    from berth.show.lifecycle import NOT_DONE, agreed, open_cloud, open_engine, said_engine, steps
     from infra.lifecycle.down import departure, take_down
-    from infra.lifecycle.engine import engine_for
-    from infra.stack_files import project_root, read_stack
 
-    root = project_root()
-    read_stack(stack, root)
-    may_ask(yes, json_output)
-    engine = engine_for(root, sandbox)
-    cloud = cloud_for(read_stack(stack, engine.project).region, sandbox)
+    engine = open_engine(stack, sandbox, yes=yes, json_output=json_output)
+    cloud = open_cloud(stack, engine, sandbox)
     said_engine(engine, json_output)
     found = departure(stack, engine, cloud, abandon=abandon)
     if not json_output:

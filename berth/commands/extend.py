@@ -29,18 +29,12 @@ def extend(
     json_output: JsonOption = False,
 ) -> None:
     """Let a stack live longer: move its expiry in the stack file, the cloud's schedule, the watchdog and the tags."""
-    from berth.show.lifecycle import NOT_DONE, agreed, may_ask
-    from infra.cloud import cloud_for
-    from infra.lifecycle.engine import engine_for
+    from berth.show.lifecycle import NOT_DONE, agreed, moment, open_cloud, open_engine
     from infra.lifecycle.extend import extend as move
     from infra.lifecycle.extend import plan_extension, tell_state
-    from infra.stack_files import project_root, read_stack
 
-    root = project_root()
-    read_stack(stack, root)
-    may_ask(yes, json_output)
-    engine = engine_for(root, sandbox)
-    cloud = cloud_for(read_stack(stack, engine.project).region, sandbox)
+    engine = open_engine(stack, sandbox, yes=yes, json_output=json_output)
+    cloud = open_cloud(stack, engine, sandbox)
     found = plan_extension(stack, by, engine.project, cloud)
     if not json_output:
         _show(found)
@@ -50,7 +44,7 @@ def extend(
         else:
             typer.echo(f"\nRefused: {found.over}. Nothing was changed.", err=True)
         raise typer.Exit(NOT_DONE)
-    if not agreed(f"\nLet {stack} live until {_moment(found.later)}?", yes):
+    if not agreed(f"\nLet {stack} live until {moment(found.later)}?", yes):
         typer.echo("Nothing was changed.")
         return
     moves = move(found, cloud, lambda m: None if json_output else _told(m))
@@ -63,20 +57,14 @@ def extend(
     if json_output:
         print_json(_document(found, sandbox, moves))
     elif whole:
-        typer.echo(f"\n{stack} lives until {_moment(found.later)}.")
+        typer.echo(f"\n{stack} lives until {moment(found.later)}.")
     else:
         typer.echo(
-            f"\nThe layers disagree: {_moment(found.earlier)} is in force. The same command again completes it.",
+            f"\nThe layers disagree: {moment(found.earlier)} is in force. The same command again completes it.",
             err=True,
         )
     if not whole:
         raise typer.Exit(NOT_DONE)
-
-
-def _moment(when: Any) -> str:
-    from berth.show.lifecycle import moment
-
-    return moment(when)
 
 
 def _told(move: Move) -> None:
@@ -85,15 +73,15 @@ def _told(move: Move) -> None:
 
 def _show(found: Extension) -> None:
     from berth.output import console
-    from berth.show.lifecycle import paragraph, usd
+    from berth.show.lifecycle import moment, paragraph, usd
 
     out, bill = console(), found.bill
-    out.print(f"{found.file.name} expires {_moment(found.earlier)}; it would live until {_moment(found.later)}.")
+    out.print(f"{found.file.name} expires {moment(found.earlier)}; it would live until {moment(found.later)}.")
     if found.completes:
         paragraph(
             out,
             "An earlier extension was broken off, and this one completes it",
-            [f"{layer.kind} {layer.id}: {_moment(layer.at)}" for layer in found.layers],
+            [f"{layer.kind} {layer.id}: {moment(layer.at)}" for layer in found.layers],
         )
     out.print(f"\nAdded at worst: {usd(found.added)}. From the start until then, at worst: {usd(bill.worst_case)}.")
     limits = [f"${bill.budget_per_month:,.0f} a month"]

@@ -83,23 +83,16 @@ def preview(
         raise typer.Exit(REFUSED)
 
 
-def _usd(amount: Decimal | None) -> str:
-    """To the cent as an invoice rounds, half up."""
-    from infra.bill.lines import cents
-
-    return "" if amount is None else f"${cents(amount):,.2f}"
-
-
 def _hour(amount: Decimal | None) -> str:
     return "" if amount is None else f"${amount:,.4f}"
 
 
 def show(found: Preview, resources: bool) -> None:
     from berth.output import console, table
+    from berth.show.lifecycle import moment, usd
 
     out, plan, bill = console(), found.plan, found.bill
-    until = f"{plan.expires_at:%Y-%m-%d %H:%M} UTC" if plan.expires_at else "never"
-    out.print(f"{plan.stack}: {plan.settings.role} in {plan.region}; expires: {until}\n")
+    out.print(f"{plan.stack}: {plan.settings.role} in {plan.region}; expires: {moment(plan.expires_at)}\n")
     if resources:
         _show_resources(found, out)
     worst = "Worst case" if plan.expires_at else "Worst month"
@@ -109,11 +102,11 @@ def show(found: Preview, resources: bool) -> None:
             _short(line.resource, plan.stack),
             line.item,
             _hour(line.per_hour),
-            _usd(line.per_month),
-            _usd(line.until(bill.worst_hours)),
+            usd(line.per_month),
+            usd(line.until(bill.worst_hours)),
         )
     lines.add_section()
-    lines.add_row("Sum", "", _hour(bill.per_hour), _usd(bill.per_month), _usd(bill.worst_case))
+    lines.add_row("Sum", "", _hour(bill.per_hour), usd(bill.per_month), usd(bill.worst_case))
     out.print(lines)
     _show_rest(found, out)
 
@@ -124,6 +117,7 @@ def _short(name: str, stack: str) -> str:
 
 def _show_resources(found: Preview, out: Any) -> None:
     from berth.output import table
+    from infra.lifecycle.engine import short_type
 
     plan = found.plan
     drawn = table("Component", "Resource", "Type", wrap=("Resource", "Type"))
@@ -133,36 +127,33 @@ def _show_resources(found: Preview, out: Any) -> None:
         if not resource.custom:
             continue
         parent = names.get(resource.parent, "")
-        kind = resource.type.removeprefix("aws:").split("/")[0] + "." + resource.type.rsplit(":", 1)[-1]
         flag = " (protected)" if resource.options.get("protect") else ""
-        drawn.add_row(parent if parent != last else "", _short(resource.name, plan.stack) + flag, kind)
+        name = _short(resource.name, plan.stack) + flag
+        drawn.add_row(parent if parent != last else "", name, short_type(resource.type))
         last = parent
     out.print(drawn)
     out.print(f"{sum(r.custom for r in plan.resources)} resources\n")
 
 
 def _show_rest(found: Preview, out: Any) -> None:
-    from textwrap import fill
-
+    from berth.show.lifecycle import broken, paragraph
     from infra.bill.lines import cents
 
     plan, bill = found.plan, found.bill
-
-    def paragraph(title: str, items: list[str]) -> None:
-        if items:
-            out.print(f"\n{title}")
-        for item in items:
-            out.print(fill(item, out.width - 2, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
-
     if bill.ends_at:
         out.print(
             f"\nWorst case: nothing stops before {bill.ends_at:%Y-%m-%d %H:%M} UTC, {bill.worst_hours:.1f} hours."
         )
     else:
         out.print("\nWorst month: everything at its maximum, never stopped; there is no expiry.")
-    paragraph("Notes", sorted({f"{x.item}: {x.note}" for x in bill.with_status("priced") if x.note and x.per_month}))
-    paragraph("Unpriced, not in the sum", [f"{x.resource}: {x.item}: {x.note}" for x in bill.with_status("unpriced")])
     paragraph(
+        out, "Notes", sorted({f"{x.item}: {x.note}" for x in bill.with_status("priced") if x.note and x.per_month})
+    )
+    paragraph(
+        out, "Unpriced, not in the sum", [f"{x.resource}: {x.item}: {x.note}" for x in bill.with_status("unpriced")]
+    )
+    paragraph(
+        out,
         "Depends on use, not in the sum (give a usage file)",
         sorted(
             {f"{x.item}: ${x.rate} per {x.unit} ({x.note.removeprefix('depends on ').removesuffix(' (--usage)')})"
@@ -176,23 +167,14 @@ def _show_rest(found: Preview, out: Any) -> None:
         )
     if found.changes is not None and found.before is not None:
         paragraph(
+            out,
             f"Change: {cents(bill.per_month - found.before.per_month):+,.2f} USD a month",
             [f"{c.line.resource}: {c.line.item}: {cents(c.per_month):+,.2f}" for c in found.changes] or ["none"],
         )
     if found.compared:
         out.print(f"\nCompared: {found.compared}.", soft_wrap=True)
-    paragraph("Warnings", list(plan.warnings))
-    paragraph(
-        "Refused by policy",
-        [f"{v.rule}: {v.resource + ': ' if v.resource else ''}{v.message}" for v in found.refused],
-    )
-    paragraph(
-        "To consider",
-        [
-            f"{v.rule}: {v.resource + ': ' if v.resource else ''}{v.message}"
-            for v in found.violations
-            if v.level == "advisory"
-        ],
-    )
+    paragraph(out, "Warnings", list(plan.warnings))
+    paragraph(out, "Refused by policy", [broken(v) for v in found.refused])
+    paragraph(out, "To consider", [broken(v) for v in found.violations if v.level == "advisory"])
     if not found.refused:
         out.print("\nAll policies pass.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from berth.output import JsonOption, print_json
+from berth.show.lifecycle import NOT_DONE, step_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +26,6 @@ app = typer.Typer(
     help="Try a stack on a local AWS: moto, on 127.0.0.1. No account, no cost.",
 )
 
-LEFT = 3
-"""Exit code where something is left."""
 WITHOUT_ENGINE = (
     "Made by the stack's own program straight against moto, without Pulumi's engine and its state: "
     "https://www.pulumi.com/docs/install/ installs `pulumi`; docs/sandbox.md tells how the engine uses this sandbox."
@@ -217,7 +216,7 @@ def down(
             for entry in standing:
                 typer.echo(f"Left, by its tags: {entry['id']}")
             typer.echo("`berth sandbox down --force` ends the local AWS with all that is in it.")
-        raise typer.Exit(LEFT)
+        raise typer.Exit(NOT_DONE)
     if not json_output:
         typer.echo(
             f"Listed by the tags project=berth{f', stack={stack}' if stack else ''}: nothing is left."
@@ -292,13 +291,7 @@ def _standing(provider: SandboxProvider, stack: str | None) -> list[dict[str, st
 def _teller(quiet: bool) -> Callable[[Any], None]:
     """Prints each step as a line."""
 
-    def tell(step: Any) -> None:
-        if not quiet:
-            kind = step.type.removeprefix("aws:").split("/")[0] + "." + step.type.rsplit(":", 1)[-1]
-            of = f"/{step.total}" if step.total else ""
-            typer.echo(f"  {step.number:>2}{of} {step.verb} {kind} {step.name}: {step.id}")
-
-    return tell
+    return lambda step: None if quiet else typer.echo(step_line(step))
 
 
 def _server_json(local: Server) -> dict[str, Any]:

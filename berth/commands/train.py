@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-NOT_DONE = 3
-"""Exit code where the run has no artifact, where something stands in its way, and where something of it is left."""
-
 
 @app.command(
     epilog="Interrupting this command leaves the run as it is: its node ends by itself, and --attach follows it again, "
@@ -45,7 +42,7 @@ def train(
     json_output: JsonOption = False,
 ) -> None:
     """Fine-tune on a node of the cloud: check, show the bill, ask, train, verify the artifact, destroy the node."""
-    from berth.show.lifecycle import may_ask
+    from berth.show.lifecycle import NOT_DONE, may_ask
     from berth.show.train import show_end, watching
     from infra.lifecycle.train_end import attend
     from sizing.errors import UserError
@@ -201,12 +198,9 @@ def _show(prepared: Prepared, desk: Desk) -> None:
 
 
 def _refuse(findings: list[Any], refused: list[Any]) -> None:
-    from berth.output import console
-    from berth.show.lifecycle import paragraph
+    from berth.show.lifecycle import NOT_DONE, refusal
 
-    out = console(stderr=True)
-    paragraph(out, "In the way", [f"{f.check}: {f.said}; {f.fix}" for f in findings])
-    paragraph(out, "Refused by policy", [f"{v.rule}: {v.message}" for v in refused])
+    refusal(findings, refused)
     typer.echo("Nothing was begun.", err=True)
     raise typer.Exit(NOT_DONE)
 

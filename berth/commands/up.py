@@ -32,20 +32,14 @@ def up(
     json_output: JsonOption = False,
 ) -> None:
     """Bring a stack up: check, show what changes and costs, ask, make it, wait until it is healthy."""
-    from berth.show.lifecycle import NOT_DONE, agreed, may_ask, said_engine
-    from infra.cloud import cloud_for
-    from infra.lifecycle.engine import UpFailedError, engine_for
+    from berth.show.lifecycle import NOT_DONE, agreed, open_cloud, open_engine, said_engine
+    from infra.lifecycle.engine import UpFailedError
     from infra.lifecycle.outlook import endangered, forget_expiry, look_ahead, record_open_choices
-    from infra.stack_files import project_root, read_stack
 
-    root = project_root()
-    read_stack(stack, root)
-    may_ask(yes, json_output)
-    engine = engine_for(root, sandbox, start=True)
+    engine = open_engine(stack, sandbox, yes=yes, json_output=json_output, start=True)
     said_engine(engine, json_output, whole=True)
     _bring_shared(stack, engine, sandbox, json_output)
-    file = read_stack(stack, engine.project)
-    cloud = cloud_for(file.region, sandbox)
+    cloud = open_cloud(stack, engine, sandbox)
     recorded = record_open_choices(stack, engine)
     outlook = look_ahead(stack, engine, cloud, sandbox=sandbox, recorded=recorded)
     if not json_output:
@@ -92,7 +86,6 @@ def _bring_shared(stack: str, engine: Engine, sandbox: bool, quiet: bool) -> Non
         raise UserError(f"stack {stack} takes its artifacts from {shared}, which is not up; `berth up {shared}` first")
     if not quiet:
         typer.echo(f"{shared}, from which {stack} takes its artifacts, comes first:")
-    if not quiet:
         engine.preview(shared)  # it counts the steps that follow
     with steps(quiet) as tell:
         engine.up(shared, tell)
@@ -201,12 +194,10 @@ def _plain(value: Any) -> str:
 
 def _show_refusal(outlook: Outlook, danger: str) -> None:
     from berth.output import console
-    from berth.show.lifecycle import paragraph
+    from berth.show.lifecycle import paragraph, refusal
 
-    out = console(stderr=True)
-    paragraph(out, "In the way", [f"{f.check}: {f.said}; {f.fix}" for f in outlook.failed])
-    paragraph(out, "Refused by policy", [f"{v.rule}: {v.message}" for v in outlook.preview.refused])
-    paragraph(out, "Refused, since work would be lost", [danger] if danger else [])
+    refusal(outlook.failed, outlook.preview.refused)
+    paragraph(console(stderr=True), "Refused, since work would be lost", [danger] if danger else [])
     typer.echo("Nothing was changed.", err=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from decimal import Decimal
 
+    from infra.cloud import Cloud
+    from infra.doctor.finding import Finding
     from infra.lifecycle.engine import Engine, Step
+    from infra.policy.subject import Violation
 
 NOT_DONE = 3
 """Exit code where something stands in the way, failed or is left."""
@@ -37,6 +40,28 @@ def agreed(question: str, yes: bool) -> bool:
     return yes or typer.confirm(question, default=False)
 
 
+def open_engine(stack: str, sandbox: bool, *, yes: bool, json_output: bool, start: bool = False) -> Engine:
+    """The engine that works on `stack`. Raises `UserError` for a stack that is not there, and as `may_ask` does.
+
+    With `start` the sandbox is started where it does not run.
+    """
+    from infra.lifecycle.engine import engine_for
+    from infra.stack_files import project_root, read_stack
+
+    root = project_root()
+    read_stack(stack, root)
+    may_ask(yes, json_output)
+    return engine_for(root, sandbox, start=start)
+
+
+def open_cloud(stack: str, engine: Engine, sandbox: bool) -> Cloud:
+    """AWS in the stack's region as `engine`'s project has it, or the sandbox."""
+    from infra.cloud import cloud_for
+    from infra.stack_files import read_stack
+
+    return cloud_for(read_stack(stack, engine.project).region, sandbox)
+
+
 @contextmanager
 def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
     """Tells each step on stderr: one bar with the newest on a terminal, a line each otherwise, nothing when quiet."""
@@ -45,7 +70,7 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
         return
     err = console(stderr=True)
     if not err.is_terminal:
-        yield _line
+        yield lambda step: typer.echo(step_line(step), err=True)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
@@ -65,9 +90,9 @@ def steps(quiet: bool) -> Iterator[Callable[[Step], None]]:
         yield draw
 
 
-def _line(step: Step) -> None:
+def step_line(step: Step) -> str:
     of = f"/{step.total}" if step.total else ""
-    typer.echo(f"  {step.number:>2}{of} {step.verb} {_named(step)}: {step.id}", err=True)
+    return f"  {step.number:>2}{of} {step.verb} {_named(step)}: {step.id}"
 
 
 def _named(step: Step) -> str:
@@ -82,11 +107,24 @@ def said_engine(engine: Engine, quiet: bool, *, whole: bool = False) -> None:
         typer.echo(f"Engine: {engine.name}. {engine.explain() if whole else ''}".strip())
 
 
-def usd(amount: Decimal) -> str:
-    """To the cent as an invoice rounds."""
+def usd(amount: Decimal | None) -> str:
+    """To the cent as an invoice rounds, half up; empty where there is no amount."""
     from infra.bill.lines import cents
 
-    return f"${cents(amount):,.2f}"
+    return "" if amount is None else f"${cents(amount):,.2f}"
+
+
+def broken(violation: Violation) -> str:
+    """The rule, whose resource breaks it, and what is wrong."""
+    whose = f"{violation.resource}: " if violation.resource else ""
+    return f"{violation.rule}: {whose}{violation.message}"
+
+
+def refusal(findings: Iterable[Finding], violations: Iterable[Violation]) -> None:
+    """On stderr: the checks that fail, each with its fix, and the policies that refuse."""
+    out = console(stderr=True)
+    paragraph(out, "In the way", [f"{f.check}: {f.said}; {f.fix}" for f in findings])
+    paragraph(out, "Refused by policy", [broken(v) for v in violations])
 
 
 def usd_an_hour(amount: Decimal) -> str:
