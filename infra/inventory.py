@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.cloud import Cloud, asking_aws
+from infra.instances import ENDED, described, state_of, tags_of
 from infra.settings import PROJECT
 
 
@@ -139,11 +140,9 @@ def _ec2(cloud: Cloud, project: str) -> Iterator[tuple[str, str, dict[str, str]]
             if entry.get("State") not in _ENDED:
                 holder = next((a["InstanceId"] for a in entry.get("Attachments", []) if a.get("InstanceId")), "")
                 yield entry[id_], f"ec2:{kind}", {**_by_name(entry), **({_OF: holder} if holder else {})}
-    for page in ec2.get_paginator("describe_instances").paginate(Filters=wanted):
-        for reservation in page["Reservations"]:
-            for instance in reservation["Instances"]:
-                if instance["State"]["Name"] not in _ENDED:
-                    yield instance["InstanceId"], "ec2:instance", _by_name(instance)
+    for instance in described(ec2, {"tag:project": [project]}):
+        if state_of(instance) not in ENDED:
+            yield instance["InstanceId"], "ec2:instance", tags_of(instance)
 
 
 def _iam(cloud: Cloud) -> Iterator[tuple[str, str, dict[str, str]]]:

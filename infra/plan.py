@@ -21,6 +21,7 @@ from pulumi.runtime.stack import run_pulumi_func
 
 from infra.programs import declare
 from infra.resolve import now, resolve
+from infra.resource_types import BUCKET, INSTANCE, TEMPLATE
 from infra.settings import PROJECT, MachineSettings
 from infra.stack_files import StackFile, project_root, read_stack, stack_names
 from sizing.errors import UserError
@@ -108,7 +109,7 @@ def _answers(type_: str, name: str, inputs: Mapping[str, Any], region: str) -> d
     label = str(inputs.get("name") or name)
     service = type_.split(":")[1].split("/", maxsplit=1)[0]
     computed: dict[str, Any] = {"arn": f"arn:aws:{service}:{region}:{ACCOUNT}:{label}", "name": label}
-    if type_ == "aws:s3/bucket:Bucket":
+    if type_ == BUCKET:
         bucket = str(inputs.get("bucket") or label)
         computed |= {"bucket": bucket, "arn": f"arn:aws:s3:::{bucket}"}
     elif type_ == "aws:iam/role:Role":
@@ -122,9 +123,9 @@ def _answers(type_: str, name: str, inputs: Mapping[str, Any], region: str) -> d
             "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{region}.amazonaws.com/{label}",
             "arn": f"arn:aws:ecr:{region}:{ACCOUNT}:repository/{label}",
         }
-    elif type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+    elif type_ == TEMPLATE:
         computed["latestVersion"] = 1
-    elif type_ == "aws:ec2/instance:Instance":
+    elif type_ == INSTANCE:
         computed["privateIp"] = "10.42.0.10"
     elif type_ == "aws:ec2/eip:Eip":
         computed["allocationId"] = f"{name}-id"

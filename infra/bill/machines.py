@@ -10,6 +10,7 @@ from typing import Any, cast
 from infra.bill.lines import MONTH, Line
 from infra.bill.pricing import Pricing, number
 from infra.plan import PlannedResource
+from infra.resource_types import TEMPLATE
 from sizing.hardware.types import CapacityBlock, Pay, Price
 
 GP3_FREE_IOPS = Decimal(3000)
@@ -66,7 +67,7 @@ def _template_inputs(resource: PlannedResource, pricing: Pricing) -> Mapping[str
     if not resource.inputs.get("launchTemplate"):
         return {}
     wanted = str(resource.inputs["launchTemplate"].get("id", ""))
-    siblings = pricing.parent_of_kind(resource, "aws:ec2/launchTemplate:LaunchTemplate")
+    siblings = pricing.parent_of_kind(resource, TEMPLATE)
     named = [t for t in siblings if wanted == f"{t.name}-id"]
     prefixed = [t for t in siblings if t.name == f"{resource.name}-template"]
     found = named or prefixed or siblings[:1]

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from infra.plan import PlannedResource
+from infra.resource_types import ENDPOINT_CONFIG, INSTANCE, TEMPLATE
 
 Kind = Literal["adds", "removes", "changes", "replaces"]
-REPLACED = frozenset({"aws:sagemaker/model:Model", "aws:sagemaker/endpointConfiguration:EndpointConfiguration"})
+REPLACED = frozenset({"aws:sagemaker/model:Model", ENDPOINT_CONFIG})
 """Types that AWS cannot change: the provider makes another one, under a name of its own, and removes the first."""
-INSTANCE = "aws:ec2/instance:Instance"
-TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 
 
 @dataclass(frozen=True, slots=True)

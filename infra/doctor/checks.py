@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.doctor.finding import Finding, Surroundings
 from infra.doctor.quotas import quota_of
 from infra.images import TRAINING_TAG, ecr_repository_arn, image_of
+from infra.instances import RUNNING, Instance, described
 from infra.places import artifact_prefix, bucket_name, bundle_prefix
 from infra.recommend import unrecorded
 from infra.settings import PROJECT, EndpointSettings, MachineSettings, ServiceSettings, TrainingSettings
@@ -151,7 +151,7 @@ def quota(around: Surroundings, file: StackFile, instance: InstanceType, hardwar
     return Finding(check, "ok", said)
 
 
-def _vcpus(machine: Mapping[str, Any], hardware: Hardware) -> int:
+def _vcpus(machine: Instance, hardware: Hardware) -> int:
     """vCPUs of a running instance: its type's, or what it says of its CPU where the catalogue lacks the type."""
     known = hardware.instances.get(machine["InstanceType"])
     if known is not None:
@@ -162,14 +162,11 @@ def _vcpus(machine: Mapping[str, Any], hardware: Hardware) -> int:
 
 def _running_vcpus(around: Surroundings, counts: Callable[[str], bool], market: str, hardware: Hardware) -> int:
     """vCPUs of the running instances that use the quota."""
-    states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     used = 0
-    for page in around.client("ec2").get_paginator("describe_instances").paginate(Filters=states):
-        for reservation in page["Reservations"]:
-            for machine in reservation["Instances"]:
-                spot = machine.get("InstanceLifecycle") == "spot"
-                if counts(machine["InstanceType"]) and spot == (market == "spot"):
-                    used += _vcpus(machine, hardware)
+    for machine in described(around.client("ec2"), {"instance-state-name": RUNNING}):
+        spot = machine.get("InstanceLifecycle") == "spot"
+        if counts(machine["InstanceType"]) and spot == (market == "spot"):
+            used += _vcpus(machine, hardware)
     return used
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.cloud import Cloud
 from infra.durations import write_instant
+from infra.instances import STANDING, state_of
 from infra.inventory import Found, standing, strays
 from infra.lifecycle.down import names_of
 from infra.lifecycle.engine import Drift, Engine, Resource, StackSummary
@@ -36,7 +37,7 @@ class Machine:
 
     @property
     def alive(self) -> bool:
-        return self.state in ("pending", "running", "stopping", "stopped")
+        return self.state in STANDING
 
     def to_json(self) -> dict[str, Any]:
         return {"id": self.id, "type": self.type, "state": self.state, "since": write_instant(self.since)}
@@ -210,7 +211,7 @@ def _since(summary: StackSummary) -> datetime | None:
 
 def _machines(resources: Sequence[Resource], cloud: Cloud, ids: Iterable[str] = ()) -> tuple[Machine, ...]:
     return tuple(
-        Machine(id_, found["InstanceType"], found["State"]["Name"], found["LaunchTime"].astimezone(UTC))
+        Machine(id_, found["InstanceType"], state_of(found), found["LaunchTime"].astimezone(UTC))
         for id_, found in sorted(states(resources, cloud, ids).items())
     )
 

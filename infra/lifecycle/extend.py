@@ -21,10 +21,11 @@ from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_duration, write_instant
 from infra.endings import schedule_at
 from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY
+from infra.instances import tags_of
 from infra.inventory import Found, standing
 from infra.lifecycle.engine import Engine
 from infra.lifecycle.interlock import expiry_of
-from infra.lifecycle.layers import Layer, agree, expiry_schedule, layers_of, living, tags_of
+from infra.lifecycle.layers import Layer, agree, expiry_schedule, layers_of, living
 from infra.plan import plan_stack
 from infra.resolve import now
 from infra.settings import MachineSettings, TrainingSettings

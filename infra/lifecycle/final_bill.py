@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +15,6 @@ from infra.prices.table import ServicePrices, load_services
 from model_runtime.fetch import split_s3
 from sizing.units import GIB
 
-_TRANSITION = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")
 _HOUR = Decimal(3600)
 
 
@@ -73,12 +71,6 @@ class FinalBill:
             "kept_bytes": self.kept_bytes,
             "kept_usd_per_month": None if self.kept_usd_per_month is None else float(cents(self.kept_usd_per_month)),
         }
-
-
-def ended_at(instance: Mapping[str, Any]) -> datetime | None:
-    """When EC2 took an instance out of service, from its own words (StateTransitionReason); None where it has none."""
-    found = _TRANSITION.search(str(instance.get("StateTransitionReason", "")))
-    return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC) if found else None
 
 
 def final_bill(

@@ -10,7 +10,9 @@ from typing import Any, Literal, Protocol
 
 from infra import metrics
 from infra.cloud import Cloud, asking_aws
+from infra.instances import RUNNING, Instance, by_id, described, state_of
 from infra.lifecycle.engine import Resource
+from infra.resource_types import ENDPOINT, GROUP, INSTANCE
 from infra.settings import EndpointSettings, InferenceSettings, MachineSettings, Settings, TrainingSettings
 from sizing.hardware.load import Hardware
 from sizing.models.facts import ModelFacts
@@ -95,34 +97,30 @@ def _ids(resources: Sequence[Resource], type_: str) -> list[str]:
     return [r.id for r in resources if r.type == type_]
 
 
-def states(resources: Sequence[Resource], cloud: Cloud, more: Iterable[str] = ()) -> dict[str, Mapping[str, Any]]:
+def states(resources: Sequence[Resource], cloud: Cloud, more: Iterable[str] = ()) -> dict[str, Instance]:
     """The stack's machines, and those with the ids `more`, as EC2 describes them; those it has forgotten are left out.
 
     Raises `UserError`.
     """
-    ids = [*_ids(resources, "aws:ec2/instance:Instance"), *more]
-    groups = _ids(resources, "aws:autoscaling/group:Group")
-    asked = [[{"Name": "instance-id", "Values": ids}]] if ids else []
-    asked += [[{"Name": "tag:aws:autoscaling:groupName", "Values": groups}]] if groups else []
-    found: dict[str, Mapping[str, Any]] = {}
-    for filters in asked:
-        with asking_aws("to describe the machines"):
-            for page in cloud.client("ec2").get_paginator("describe_instances").paginate(Filters=filters):
-                found |= {i["InstanceId"]: i for reservation in page["Reservations"] for i in reservation["Instances"]}
-    return found
+    groups = _ids(resources, GROUP)
+    with asking_aws("to describe the machines"):
+        found = by_id(cloud.client("ec2"), [*_ids(resources, INSTANCE), *more])
+        if groups:
+            found += described(cloud.client("ec2"), {"tag:aws:autoscaling:groupName": groups})
+    return {i["InstanceId"]: i for i in found}
 
 
 def _machines(resources: Sequence[Resource], cloud: Cloud) -> Health:
     """In the sandbox: what moto tells. No machine is behind it."""
     found = states(resources, cloud)
-    words = ", ".join(f"{id_} is {i['State']['Name']}" for id_, i in sorted(found.items())) or "there is no machine"
+    words = ", ".join(f"{id_} is {state_of(i)}" for id_, i in sorted(found.items())) or "there is no machine"
     return Health("unknown", f"moto runs no machine, so nothing answers at the address; it says: {words}")
 
 
 def _host(stack: str, resources: Sequence[Resource], cloud: Cloud, since: datetime) -> Health:
     for id_, machine in states(resources, cloud).items():
-        state = machine["State"]["Name"]
-        if state not in ("pending", "running"):
+        state = state_of(machine)
+        if state not in RUNNING:
             why = machine.get("StateReason", {}).get("Message", "")
             return Health("failed", f"{id_} is {state}{': ' + why if why else ''}")
     ready = _last(stack, metrics.READY, cloud, since)
@@ -162,7 +160,7 @@ def _targets(group: str, wanted: int, cloud: Cloud) -> Health:
 
 
 def _endpoint(resources: Sequence[Resource], cloud: Cloud) -> Health:
-    names = _ids(resources, "aws:sagemaker/endpoint:Endpoint")
+    names = _ids(resources, ENDPOINT)
     if not names:
         return Health("failed", "the stack has no endpoint")
     with asking_aws("to describe the endpoint"):
@@ -175,25 +173,25 @@ def _endpoint(resources: Sequence[Resource], cloud: Cloud) -> Health:
 
 
 def _nodes(resources: Sequence[Resource], cloud: Cloud) -> Health:
-    ids = _ids(resources, "aws:ec2/instance:Instance")
+    ids = _ids(resources, INSTANCE)
     found = states(resources, cloud)
-    ended = [f"{i} is {found[i]['State']['Name'] if i in found else 'gone'}" for i in ids if not _alive(found.get(i))]
+    ended = [f"{i} is {state_of(found[i]) if i in found else 'gone'}" for i in ids if not _alive(found.get(i))]
     if ended or not ids:
         return Health("failed", ", ".join(ended) or "the stack has no node")
-    if all(found[i]["State"]["Name"] == "running" for i in ids):
+    if all(state_of(found[i]) == "running" for i in ids):
         return Health("healthy", f"{len(ids)} node{'s' if len(ids) > 1 else ''} running; `berth train` follows the run")
     return Health("starting", "the nodes start")
 
 
-def _alive(machine: Mapping[str, Any] | None) -> bool:
-    return machine is not None and machine["State"]["Name"] in ("pending", "running")
+def _alive(machine: Instance | None) -> bool:
+    return machine is not None and state_of(machine) in RUNNING
 
 
 def address(outputs: Mapping[str, Any], resources: Sequence[Resource]) -> str:
     """Where the stack answers or works, in a word; empty for a stack that has no such place."""
     if outputs.get("url"):
         return str(outputs["url"])
-    endpoints = _ids(resources, "aws:sagemaker/endpoint:Endpoint")
+    endpoints = _ids(resources, ENDPOINT)
     if endpoints:
         return f"SageMaker endpoint {endpoints[0]}"
     return ", ".join(str(i) for i in outputs.get("instances", []))

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
+from infra.instances import ENDED, Instance, by_id, state_of, tags_of
 from infra.lifecycle.saved import Saved, is_whole, node_uris, saved_under, status_of
 from infra.lifecycle.skew import cloud_clock
 from model_runtime.watch.limits import Limits
@@ -36,7 +37,6 @@ from sizing.errors import UserError
 Kind = Literal["gone", "verified", "expired", "abandoned", "nothing", "checkpoint", "working"]
 MARGIN = timedelta(seconds=Limits().margin_s + Limits().report_s)
 """After the expiry: until then the watchdog may upload, and say its last word."""
-_ENDED = frozenset({"terminated", "shutting-down"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Node:
 
     @property
     def alive(self) -> bool:
-        return self.state not in _ENDED
+        return self.state not in ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +81,14 @@ def is_training(outputs: Mapping[str, Any]) -> bool:
 def nodes_of(outputs: Mapping[str, Any], cloud: Cloud) -> tuple[Node, ...]:
     """The stack's machines as EC2 knows them; those that it forgot are left out. Raises `UserError`."""
     ids = [str(i) for i in outputs.get("instances", [])]
-    if not ids:
-        return ()
     with asking_aws("to list the training nodes"):
-        pages = cloud.client("ec2").get_paginator("describe_instances")
-        # By a filter: a call by ids fails as a whole where one of them is forgotten.
-        found = [
-            Node(i["InstanceId"], i["State"]["Name"], i["LaunchTime"], _tagged_expiry(i))
-            for page in pages.paginate(Filters=[{"Name": "instance-id", "Values": ids}])
-            for reservation in page["Reservations"]
-            for i in reservation["Instances"]
-        ]
+        machines = by_id(cloud.client("ec2"), ids)
+    found = [Node(i["InstanceId"], state_of(i), i["LaunchTime"], _tagged_expiry(i)) for i in machines]
     return tuple(sorted(found, key=lambda node: ids.index(node.id)))
 
 
-def _tagged_expiry(instance: Mapping[str, Any]) -> datetime | None:
-    text = next((tag["Value"] for tag in instance.get("Tags", []) if tag["Key"] == "expiry"), "never")
+def _tagged_expiry(instance: Instance) -> datetime | None:
+    text = tags_of(instance).get("expiry", "never")
     try:
         return None if text == "never" else parse_instant(text)
     except ValueError:  # somebody's own words

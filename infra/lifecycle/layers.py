@@ -15,12 +15,12 @@ from typing import Any, Literal
 from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
 from infra.endings import schedule_at
+from infra.instances import STANDING, Instance, described, tags_of
 from infra.settings import PROJECT, MachineSettings, TrainingSettings
 from infra.stack_files import StackFile
 
 Kind = Literal["stack file", "schedule", "machine"]
 _AT = re.compile(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)")
-_ALIVE = ("pending", "running", "stopping", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +83,7 @@ def scheduled(schedule: Mapping[str, Any]) -> datetime | None:
     return datetime.fromisoformat(f"{found[1]}+00:00") if found else None
 
 
-def living(stack: str, cloud: Cloud) -> list[Mapping[str, Any]]:
+def living(stack: str, cloud: Cloud) -> list[Instance]:
     """The stack's machines that have not ended, as EC2 describes them."""
-    filters = [
-        {"Name": "tag:project", "Values": [PROJECT]},
-        {"Name": "tag:stack", "Values": [stack]},
-        {"Name": "instance-state-name", "Values": list(_ALIVE)},
-    ]
-    pages = cloud.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    return [i for page in pages for reservation in page["Reservations"] for i in reservation["Instances"]]
-
-
-def tags_of(described: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", [])}
+    filters = {"tag:project": [PROJECT], "tag:stack": [stack], "instance-state-name": STANDING}
+    return described(cloud.client("ec2"), filters)

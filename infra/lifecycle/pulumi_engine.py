@@ -40,6 +40,7 @@ from infra.lifecycle.engine import (
 from infra.lifecycle.lock import alive, held
 from infra.lifecycle.place import Place, open_place
 from infra.plan import PlannedResource, plan_stack
+from infra.resource_types import BUCKET
 from infra.sandbox.aws import Aws
 from infra.sandbox.journal import Journal
 from infra.sandbox.kind import unless_gone
@@ -62,7 +63,6 @@ _VERBS = {"create": "made", "update": "changed", "replace": "replaced", "delete"
 _LOCK = re.compile(r"created by (?P<user>[^@\s]+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
 JOURNAL = "journal.json"
 """The walk's, in the sandbox's folder."""
-BUCKET = "aws:s3/bucket:Bucket"
 _MOST = 300
 """Characters of what the engine says, in one line."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,16 +12,14 @@ from infra.bill.bill import Bill, bill_of
 from infra.bill.lines import MONTH, Line, cents
 from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
+from infra.instances import RUNNING, Instance, by_id, ended_at, state_of
 from infra.lifecycle.engine import Resource
 from infra.lifecycle.outlook import as_planned
 from infra.plan import Plan
+from infra.resource_types import INSTANCE
 from infra.settings import MachineSettings, Settings
 
-INSTANCE = "aws:ec2/instance:Instance"
-GROUP = "aws:autoscaling/group:Group"
 _HOUR = Decimal(3600)
-_WHEN = re.compile(r"\((\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:GMT|UTC)\)")
-"""In EC2's `StateTransitionReason` of a machine that ended: "User initiated (2026-11-24 08:00:00 GMT)"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +90,8 @@ def lives_of_machines(resources: Iterable[Resource], cloud: Cloud) -> dict[str, 
     A stopped machine counts until it was stopped. Raises `UserError`.
     """
     names = {r.id: r.name for r in resources if r.type == INSTANCE and r.id}
-    if not names:
-        return {}
     with asking_aws("to describe the machines"):
-        pages = cloud.client("ec2").get_paginator("describe_instances")
-        found = [
-            i
-            for page in pages.paginate(Filters=[{"Name": "instance-id", "Values": sorted(names)}])
-            for reservation in page["Reservations"]
-            for i in reservation["Instances"]
-        ]
-    return {names[i["InstanceId"]]: _life(i) for i in found}
+        return {names[i["InstanceId"]]: _life(i) for i in by_id(cloud.client("ec2"), sorted(names))}
 
 
 def spent(
@@ -145,9 +133,6 @@ def _rate(line: Line) -> Decimal | None:
     return min(line.per_hour, average)
 
 
-def _life(machine: Mapping[str, Any]) -> Life:
+def _life(machine: Instance) -> Life:
     since: datetime = machine["LaunchTime"].astimezone(UTC)
-    if machine["State"]["Name"] in ("pending", "running"):
-        return Life(since)
-    when = _WHEN.search(str(machine.get("StateTransitionReason", "")))
-    return Life(since, datetime.fromisoformat(f"{when[1]}T{when[2]}+00:00") if when else None)
+    return Life(since, None if state_of(machine) in RUNNING else ended_at(machine))

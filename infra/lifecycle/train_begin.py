@@ -15,7 +15,6 @@ from infra.lifecycle.engine import Tell, UpFailedError, silent
 from infra.lifecycle.train_prepare import Prepared
 from infra.lifecycle.train_run import (
     BEGUN,
-    INSTANCE,
     Desk,
     Run,
     note,
@@ -25,6 +24,7 @@ from infra.lifecycle.train_run import (
     whoami,
 )
 from infra.places import artifact_prefix, bundle_prefix, run_prefix
+from infra.resource_types import INSTANCE
 from infra.stack_files import record, stack_path
 from model_runtime.artifacts import upload
 from model_runtime.errors import ModelError

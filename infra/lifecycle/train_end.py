@@ -13,8 +13,9 @@ from typing import Any
 
 from infra.cloud import asking_aws
 from infra.durations import parse_instant, write_instant
+from infra.instances import by_id, ended_at
 from infra.lifecycle.engine import Removal, StackBusyError, Tell, silent
-from infra.lifecycle.final_bill import FinalBill, ended_at, final_bill, kept_bytes
+from infra.lifecycle.final_bill import FinalBill, final_bill, kept_bytes
 from infra.lifecycle.follow import Follower, Look
 from infra.lifecycle.interlock import MARGIN, Verdict, check
 from infra.lifecycle.saved import Saved, saved_under, status_of
@@ -265,10 +266,8 @@ def _until(run: Run, verdict: Verdict, desk: Desk) -> tuple[datetime, bool]:
     """When machines that ended by themselves did so, and whether that is known."""
     moment = desk.clock()
     with asking_aws("to see when the nodes ended"):
-        found = desk.cloud.client("ec2").describe_instances(
-            Filters=[{"Name": "instance-id", "Values": list(run.instances)}]
-        )["Reservations"]
-    ends = [at for r in found for i in r["Instances"] if (at := ended_at(i)) is not None]
+        found = by_id(desk.cloud.client("ec2"), run.instances)
+    ends = [at for i in found if (at := ended_at(i)) is not None]
     if ends:
         return max(ends), True
     return _by_word(verdict.status, moment)

@@ -19,12 +19,12 @@ from infra.durations import write_instant
 from infra.lifecycle.engine import Engine
 from infra.places import output_prefix, run_prefix
 from infra.resolve import now
+from infra.resource_types import INSTANCE
 from infra.settings import TrainingSettings
 from infra.stack_files import StackFile, read_stack
 from sizing.errors import UserError
 
 _RUN = re.compile(r"\d{8}-\d{6}")
-INSTANCE = "aws:ec2/instance:Instance"
 BEGUN, ENDED = "command/begun.json", "command/ended.json"
 """Under a run's prefix: what the command that began it knew, and what the one that ended it found."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from infra.instances import described
 from infra.operations.clients import Client, asking
 from infra.settings import PROJECT, InferenceSettings, ServiceSettings
 from infra.stack_files import StackFile
@@ -42,14 +43,8 @@ def find(client: Client, file: StackFile) -> Machines:
 def _instances(client: Client, file: StackFile) -> tuple[str, ...]:
     """Hosts that carry the stack's tag; EC2 lists a terminated one for about an hour."""
     with asking("ec2:DescribeInstances", file.region):
-        pages = (
-            client("ec2")
-            .get_paginator("describe_instances")
-            .paginate(
-                Filters=[{"Name": "tag:project", "Values": [PROJECT]}, {"Name": "tag:stack", "Values": [file.name]}]
-            )
-        )
-        return tuple(sorted(i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]))
+        found = described(client("ec2"), {"tag:project": [PROJECT], "tag:stack": [file.name]})
+    return tuple(sorted(i["InstanceId"] for i in found))
 
 
 def _balancer(client: Client, file: StackFile) -> str:

@@ -9,13 +9,10 @@ from typing import Any
 from infra.bill.bill import Bill
 from infra.bill.lines import MONTH
 from infra.operations.observed import Observed
+from infra.resource_types import ENDPOINT_CONFIG, GROUP, INSTANCE
 from infra.settings import ServiceSettings
 
-MACHINES = (
-    "aws:ec2/instance:Instance",
-    "aws:autoscaling/group:Group",
-    "aws:sagemaker/endpointConfiguration:EndpointConfiguration",
-)
+MACHINES = (INSTANCE, GROUP, ENDPOINT_CONFIG)
 """Resource types whose cost grows with the hosts that run; the others cost by the hour that the stack stands."""
 
 

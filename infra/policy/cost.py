@@ -10,6 +10,7 @@ from infra.context import NEVER
 from infra.durations import parse_instant
 from infra.endings import gone_at
 from infra.policy.subject import Subject, Violation, as_list, dig
+from infra.resource_types import ENDPOINT_CONFIG, INSTANCE, TEMPLATE
 from infra.settings import MachineSettings, ServiceSettings, TrainingSettings
 from infra.training_job import too_small
 from sizing.choosing.fit import Memories, device_short, host_short
@@ -33,9 +34,9 @@ def over_budget(subject: Subject) -> Iterator[Violation]:
 def gpu_types(subject: Subject, hardware: Hardware) -> list[tuple[str, InstanceType]]:
     """(resource, type) of everything that runs on a GPU."""
     named: list[tuple[str, str]] = []
-    for resource in subject.of_type("aws:ec2/instance:Instance", "aws:ec2/launchTemplate:LaunchTemplate"):
+    for resource in subject.of_type(INSTANCE, TEMPLATE):
         named.append((resource.name, str(resource.inputs.get("instanceType", ""))))
-    for resource in subject.of_type("aws:sagemaker/endpointConfiguration:EndpointConfiguration"):
+    for resource in subject.of_type(ENDPOINT_CONFIG):
         for variant in as_list(resource.inputs.get("productionVariants")):
             named.append((resource.name, str(variant.get("instanceType", "")).removeprefix("ml.")))
     found = ((name, hardware.instances.get(type_)) for name, type_ in named)

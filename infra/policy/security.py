@@ -7,8 +7,9 @@ from typing import Any
 
 from infra.plan import PlannedResource
 from infra.policy.subject import Subject, Violation, as_list, dig, is_true, is_unknown, statements
+from infra.resource_types import BUCKET, INSTANCE, TEMPLATE
 
-MACHINES = ("aws:ec2/instance:Instance", "aws:ec2/launchTemplate:LaunchTemplate")
+MACHINES = (INSTANCE, TEMPLATE)
 EVERYONE = ("0.0.0.0/0", "::/0")
 TAGS = ("project", "stack", "owner", "expiry")
 UNTAGGED = frozenset(
@@ -65,7 +66,7 @@ def metadata_version(subject: Subject) -> Iterator[Violation]:
 def encrypted_storage(subject: Subject) -> Iterator[Violation]:
     """Disks, buckets, topics and logs are encrypted."""
     rule = "unencrypted-storage"
-    for resource in subject.of_type("aws:ec2/instance:Instance"):
+    for resource in subject.of_type(INSTANCE):
         disks = [resource.inputs.get("rootBlockDevice"), *as_list(resource.inputs.get("ebsBlockDevices"))]
         for disk in disks:
             # An instance of a launch template may leave its disk to that.
@@ -149,7 +150,7 @@ def public_buckets(subject: Subject) -> Iterator[Violation]:
         off = [s for s in switches if not is_true(resource.inputs.get(s))]
         if off:
             yield _found(rule, resource, f"not all public access is blocked: {', '.join(off)}")
-    for resource in subject.of_type("aws:s3/bucket:Bucket"):
+    for resource in subject.of_type(BUCKET):
         if str(resource.inputs.get("acl", "private")).startswith("public"):
             yield _found(rule, resource, f"its ACL is {resource.inputs['acl']}")
     for resource in subject.of_type("aws:s3/bucketPolicy:BucketPolicy"):
@@ -183,7 +184,7 @@ def _buckets_without(subject: Subject, rule: str, companion: str, message: str) 
 
     Under a preview the companion's bucket is not known yet; then their numbers are compared.
     """
-    buckets = list(subject.of_type("aws:s3/bucket:Bucket"))
+    buckets = list(subject.of_type(BUCKET))
     covered = [str(r.inputs.get("bucket")) for r in subject.of_type(companion)]
     if any(is_unknown(c) for c in covered):
         if len(covered) < len(buckets):

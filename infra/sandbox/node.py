@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.durations import parse_instant
 from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY
+from infra.instances import by_id, state_of
 from infra.resolve import now
 from infra.sandbox.aws import Aws
 from infra.sandbox.node_boot import Booted, SetUpError, boot, environment_of, script_of
@@ -187,16 +188,14 @@ class Machine:
     def _instance_state(self) -> str:
         """What EC2 says of the instance; an AWS that has ended has ended it as well."""
         try:
-            found = self.aws.client("ec2").describe_instances(
-                Filters=[{"Name": "instance-id", "Values": [self.config.instance]}]
-            )["Reservations"]
+            found = by_id(self.aws.client("ec2"), [self.config.instance])
         except (ClientError, BotoCoreError) as error:
             if time.monotonic() - self._heard < _SILENCE_S:
                 return "unknown"
             _say(f"the local AWS has ended: {error}")
             return "absent"
         self._heard = time.monotonic()
-        return str(found[0]["Instances"][0]["State"]["Name"]) if found else "absent"
+        return state_of(found[0]) if found else "absent"
 
     def _expiry(self) -> datetime:
         """As the watchdog knows it, which moves the dead man's switch with the instance's tag."""

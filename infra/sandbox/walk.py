@@ -17,6 +17,7 @@ from infra.durations import write_instant
 from infra.plan import _native, record_program
 from infra.programs import declare
 from infra.resolve import now, resolve
+from infra.resource_types import BUCKET
 from infra.sandbox.catalogue import kind_of
 from infra.sandbox.journal import Journal, Made, StackRecord
 from infra.sandbox.listing import tagged
@@ -28,8 +29,6 @@ from sizing.errors import UserError
 from sizing.hardware.load import Hardware, load_hardware
 from sizing.models.facts import ModelFacts
 from sizing.models.resolve import resolve_model
-
-BUCKET = "aws:s3/bucket:Bucket"
 
 
 @dataclass(frozen=True, slots=True)

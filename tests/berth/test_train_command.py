@@ -22,8 +22,9 @@ from rich.live import Live
 
 from berth.schemas import load
 from berth.show.train import Drawn, Lines, next_commands, show_end
+from infra.instances import ended_at
 from infra.lifecycle.engine import Left, Removal
-from infra.lifecycle.final_bill import ended_at, final_bill
+from infra.lifecycle.final_bill import final_bill
 from infra.lifecycle.follow import Look
 from infra.lifecycle.interlock import Node, Verdict
 from infra.lifecycle.saved import Saved

@@ -26,8 +26,9 @@ from infra.lifecycle.engine import Changes, Left, Removal, Resource, ResourceCha
 from infra.lifecycle.train_begin import begin
 from infra.lifecycle.train_end import End, attend
 from infra.lifecycle.train_prepare import Prepared, prepare
-from infra.lifecycle.train_run import INSTANCE, Desk, Run
+from infra.lifecycle.train_run import Desk, Run
 from infra.places import run_prefix
+from infra.resource_types import INSTANCE
 from infra.sandbox.aws import Aws
 from infra.sandbox.node_schedule import fire_due
 from infra.stack_files import read_stack
