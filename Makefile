@@ -13,6 +13,8 @@ DEMO_ARGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header $(UPGRADE)
 
 export PYTHON MAKECMDGOALS
+# Images for containers often forbid bytecode; every process would then compile torch and transformers anew, 10 s each.
+unexport PYTHONDONTWRITEBYTECODE
 # Two test processes share two cores: numerical libraries must not start threads of their own.
 export OMP_NUM_THREADS ?= 1
 
@@ -43,11 +45,11 @@ base: $(VENV)/.base ## The base alone into $(VENV), without torch: what sizes, p
 
 .PHONY: test
 test: lint ## Everything that must hold: formatting, lint, types, tests
-	$(BIN)/pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(TEST_VENV)/.ready .venv-checkov/.ready ## The slower proofs that `make test` leaves out
-	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/pytest -m slow -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 # checkov pins older libraries than the tests need: it has an environment of its own.
 .venv-checkov/.ready: requirements/checkov.txt $(TEST_VENV)/.ready

@@ -116,7 +116,7 @@ def test_a_spot_notice_stops_the_run_before_its_first_step(tiny: Any, tmp_path: 
         until = time.monotonic() + 30
         while not stop.exists() and time.monotonic() < until:
             time.sleep(0.01)
-        runs.forked(settings, plan, nodes, preflight)
+        runs.copied(settings, plan, nodes, preflight)
 
     try:
         chosen = runs.settings(tmp_path / "r", tiny("llama"), runs.pairs(tmp_path / "d.jsonl"))

@@ -231,7 +231,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_says_so(tiny: Any, tmp_
         tmp_path / "r", tiny("llama"), long, micro_batch_size=64, epochs=1.0, preflight=True, validation_share=0.0,
         memory_cap_bytes=48 << 20,
     )  # fmt: skip
-    outcome = run(chosen, say=said.append, start=runs.forked)
+    outcome = run(chosen, say=said.append, start=runs.copied)
     assert outcome.kind == "done", outcome
     loud = [line for line in said if line.startswith("OUT OF MEMORY")]
     assert "micro-batch 64" in loud[0]
@@ -253,7 +253,7 @@ def test_memory_that_not_even_one_example_fits_is_one_line(tmp_path: Path) -> No
         tmp_path / "r", model, long, micro_batch_size=2, preflight=True, memory_cap_bytes=32 << 20, attention="eager"
     )
     with pytest.raises(ModelError, match="out of memory with a micro-batch of 1"):
-        run(chosen, say=lambda _: None, start=runs.forked)
+        run(chosen, say=lambda _: None, start=runs.copied)
 
 
 def test_what_is_wrong_with_the_data_ends_the_run_in_one_line(tiny: Any, tmp_path: Path, data: Path) -> None:
@@ -264,13 +264,13 @@ def test_what_is_wrong_with_the_data_ends_the_run_in_one_line(tiny: Any, tmp_pat
     ):
         with pytest.raises(ModelError, match=says):
             run(
-                runs.settings(tmp_path / f"{path.stem}-{kind}", tiny(kind), path), say=lambda _: None, start=runs.forked
+                runs.settings(tmp_path / f"{path.stem}-{kind}", tiny(kind), path), say=lambda _: None, start=runs.copied
             )
 
 
 def test_another_batch_in_the_same_folder_is_refused(tiny: Any, tmp_path: Path, data: Path) -> None:
     chosen = runs.settings(tmp_path / "r", tiny("t5"), data, epochs=1.0)
-    run(chosen, say=lambda _: None, start=runs.forked)
+    run(chosen, say=lambda _: None, start=runs.copied)
     with pytest.raises(ModelError, match="begun with a global batch of 4, now it is 8"):
         run(runs.settings(tmp_path / "r", tiny("t5"), data, micro_batch_size=8), say=lambda _: None)
 

@@ -1,4 +1,4 @@
-"""Runs for the tests of fine-tuning: a small real task, and forked processes, so that torch is imported once."""
+"""Runs for the tests of fine-tuning: a small real task, and processes that are copies of one, so that torch is loaded once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -67,33 +67,41 @@ def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in read_metrics(folder / FILE) if line["kind"] == "train"}
 
 
-def fork(do: Callable[[], Any]) -> multiprocessing.Process:
-    """`do` in a process of its own, begun as a copy of this one; its words are kept from the terminal."""
-
-    def quiet() -> None:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        do()
-
-    process = multiprocessing.get_context("fork").Process(target=quiet)
-    process.start()
-    return process  # type: ignore[return-value]
+# Processes are copies of a server that has loaded the libraries and done nothing: torch is loaded once, and no process is
+# a copy of one in which autograd has run, whose threads would be missing (torch refuses to go on in such a copy).
+_COPIES = multiprocessing.get_context("forkserver")
+_COPIES.set_forkserver_preload(["model_runtime.training.run", "transformers.trainer_seq2seq", "accelerate", "peft"])
 
 
-def forked(chosen: FinetuneSettings, plan: RunPlan, nodes: Nodes, preflight: bool) -> None:
-    """A `Start` for the launcher: one process, forked."""
+def _work(environment: dict[str, str], chosen: FinetuneSettings, plan: RunPlan | None, preflight: bool) -> None:
+    """The run in a process of its own, with the tests' `environment`; its words are kept from the terminal."""
     from model_runtime.training.run import work
 
-    def do() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                work(chosen, plan, preflight=preflight)
-            except ModelError as error:
-                write_outcome(Path(chosen.output), Outcome("refused", str(error)))
+    os.environ.clear()
+    os.environ.update(environment)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    if plan is None:
+        train(chosen, preflight=preflight)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            work(chosen, plan, preflight=preflight)
+        except ModelError as error:
+            write_outcome(Path(chosen.output), Outcome("refused", str(error)))
 
-    process = fork(do)
+
+def begin(chosen: FinetuneSettings, plan: RunPlan | None = None, *, preflight: bool = False) -> BaseProcess:
+    process = _COPIES.Process(target=_work, args=(dict(os.environ), chosen, plan, preflight))
+    process.start()
+    return process
+
+
+def copied(chosen: FinetuneSettings, plan: RunPlan, nodes: Nodes, preflight: bool) -> None:
+    """A `Start` for the launcher: one process."""
+    process = begin(chosen, plan, preflight=preflight)
     process.join(120)
     assert process.exitcode is not None, "the process did not end"
 
@@ -101,13 +109,14 @@ def forked(chosen: FinetuneSettings, plan: RunPlan, nodes: Nodes, preflight: boo
 def signal_at(chosen: FinetuneSettings, step: int, number: int = signal.SIGKILL) -> None:
     """Begin (or go on with) the run and signal its process once it has logged `step`; wait for its end."""
     folder = Path(chosen.output)
-    process = fork(lambda: train(chosen))
+    process = begin(chosen)
     until = time.monotonic() + 120
     while process.is_alive() and time.monotonic() < until:
         there = losses(folder) if (folder / FILE).is_file() else {}
         if there and max(there) >= step:
             break
         time.sleep(0.002)
+    assert process.is_alive(), f"the run ended before its step {step}"
     assert process.pid is not None
     os.kill(process.pid, number)
     process.join(60)
