@@ -1,4 +1,4 @@
-"""Runs for the tests of fine-tuning: a small real task, and processes that are copies of one, so that torch is loaded once."""
+"""Runs for the tests of fine-tuning: a small real task, and processes copied from one, so that torch is loaded once."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in read_metrics(folder / FILE) if line["kind"] == "train"}
 
 
-# Processes are copies of a server that has loaded the libraries and done nothing: torch is loaded once, and no process is
-# a copy of one in which autograd has run, whose threads would be missing (torch refuses to go on in such a copy).
+# Processes are copies of a server that has loaded the libraries and done nothing: torch is loaded once, and none is a
+# copy of a process in which autograd has run, whose threads would be missing (torch refuses to go on in such a copy).
 _COPIES = multiprocessing.get_context("forkserver")
 _COPIES.set_forkserver_preload(["model_runtime.training.run", "transformers.trainer_seq2seq", "accelerate", "peft"])
 
