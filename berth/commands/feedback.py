@@ -60,7 +60,7 @@ def feedback(
     from datetime import UTC, datetime
 
     from berth.report.files import keep, write_text
-    from infra.operations.clients import account_clients, sandbox_clients
+    from infra.operations.clients import clients_for
     from infra.operations.feedback import collect, predictions
     from infra.operations.since import parse_since
     from infra.operations.training_rows import training_rows
@@ -76,7 +76,7 @@ def feedback(
         keep(*([requests] if requests else []), output=path)
     file = read_stack(stack)
     moment = parse_since(since, datetime.now(UTC))
-    client = (sandbox_clients if sandbox else account_clients)(file.region)
+    client = clients_for(file.region, sandbox)
     made = collect(file, client, moment, requests, journal)
     classifies = isinstance(file.settings, MachineSettings) and not resolve_model(file.settings.model).generates
     found = training_rows(made.answered, classifies=classifies)

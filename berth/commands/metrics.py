@@ -35,7 +35,7 @@ def metrics(
 
     from infra.bill.bill import bill_of
     from infra.operations.advice import advise
-    from infra.operations.clients import account_clients, sandbox_clients
+    from infra.operations.clients import clients_for
     from infra.operations.machines import find
     from infra.operations.observed import observe
     from infra.operations.reached import reached
@@ -55,7 +55,7 @@ def metrics(
         raise UserError(f"stack {stack} has no machine recorded; `berth settings {stack} --record` writes it down")
     now = datetime.now(UTC).replace(microsecond=0)
     start = parse_since(since, now)
-    client = (sandbox_clients if sandbox else account_clients)(file.region)
+    client = clients_for(file.region, sandbox)
     machines = find(client, file)
     seen = observe(client, file, machines, start, now)
     hardware = load_hardware()

@@ -97,9 +97,9 @@ def _standing(
     file = read_stack(stack, root)
     kept = folder or gathered.folder_of(stack, root)
     if fetch:
-        from infra.operations.clients import account_clients, sandbox_clients
+        from infra.operations.clients import clients_for
 
-        client = (sandbox_clients if sandbox else account_clients)(file.region)
+        client = clients_for(file.region, sandbox)
         came = gathered.fetch(file, client, kept)
         typer.echo(f"{len(came)} documents came into {kept}", err=True)
     found, notes = gathered.in_folder(kept)

@@ -276,10 +276,10 @@ def _journal(folder: Path, local: Server) -> Journal:
 
 
 def _provider(local: Server, region: str) -> SandboxProvider:
-    from infra.sandbox.aws import Aws
+    from infra.cloud import sandbox_aws
     from infra.sandbox.provider import SandboxProvider
 
-    return SandboxProvider(Aws(local.endpoint, region))
+    return SandboxProvider(sandbox_aws(local.endpoint, region))
 
 
 def _standing(provider: SandboxProvider, stack: str | None) -> list[dict[str, str]]:

@@ -83,7 +83,7 @@ def train(
 def _desk(stack: str, sandbox: bool, *, start: bool) -> Desk:
     import time
 
-    from infra.cloud import cloud_for
+    from infra.cloud import cloud_for, sandbox_aws
     from infra.lifecycle.engine import engine_for
     from infra.lifecycle.skew import cloud_clock
     from infra.lifecycle.train_run import Desk, Machines, training_file
@@ -97,12 +97,11 @@ def _desk(stack: str, sandbox: bool, *, start: bool) -> Desk:
     machines: Machines | None = None
     if sandbox:
         from infra.lifecycle.train_sandbox import stand_ins
-        from infra.sandbox.aws import Aws
         from infra.sandbox.server import find, sandbox_dir
 
         base = sandbox_dir()
         if (server := find(base)) is not None:
-            machines = stand_ins(Aws(server.endpoint, file.region), base, server)
+            machines = stand_ins(sandbox_aws(server.endpoint, file.region), base, server)
 
     def say(line: str) -> None:
         typer.echo(line, err=True)

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.cloud import sandbox_aws
 from infra.lifecycle.engine import Left, Resource, Tell, silent
 from infra.lifecycle.pulumi_engine import PulumiEngine, sandbox_engine
 from infra.new_stack import record_choice
 from infra.resolve import now
-from infra.sandbox.aws import Aws
 from infra.sandbox.catalogue import kind_of
 from infra.sandbox.journal import Made, StackRecord
 from infra.sandbox.listing import tagged
@@ -95,7 +95,7 @@ class Trial:
     def _refuse_foreign(self, stacks: list[str]) -> None:
         for name in stacks:
             region = read_stack(name, self.engine.project).region
-            if any(t.stack == name for t in tagged(Aws(self.server.endpoint, region))):
+            if any(t.stack == name for t in tagged(sandbox_aws(self.server.endpoint, region))):
                 raise UserError(
                     f"stack {name} stands in the sandbox without Pulumi's engine; `berth sandbox down {name}` removes "
                     "it, --no-engine goes on without the engine"
@@ -106,7 +106,7 @@ class Trial:
         images = sorted({str(m.inputs.get("ami") or m.inputs.get("imageId") or "") for m in made} - {""})
         if not images:
             return {}
-        found = Aws(self.server.endpoint, region).client("ec2").describe_images(ImageIds=images)["Images"]
+        found = sandbox_aws(self.server.endpoint, region).client("ec2").describe_images(ImageIds=images)["Images"]
         return {"Deep Learning image of AWS's": ", ".join(f"{i['ImageId']} ({i['Name'].strip()})" for i in found)}
 
 

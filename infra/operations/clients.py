@@ -10,8 +10,8 @@ import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
-from infra.sandbox.aws import Aws, code_of, is_absent
-from infra.sandbox.server import find, sandbox_dir
+from infra.cloud import cloud_for
+from infra.sandbox.aws import code_of, is_absent
 from sizing.errors import UserError
 
 Client = Callable[[str], Any]
@@ -22,6 +22,11 @@ _BAD_CREDENTIALS = (
     "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
     "SignatureDoesNotMatch", "UnrecognizedClientException",
 )  # fmt: skip
+
+
+def clients_for(region: str, sandbox: bool) -> Client:
+    """Clients of AWS, or of the sandbox. Raises `UserError` where that does not run."""
+    return sandbox_clients(region) if sandbox else account_clients(region)
 
 
 def account_clients(region: str) -> Client:
@@ -41,10 +46,7 @@ def account_clients(region: str) -> Client:
 
 def sandbox_clients(region: str) -> Client:
     """Clients of the local AWS. Raises `UserError` where it does not run."""
-    local = find(sandbox_dir())
-    if local is None:
-        raise UserError("the sandbox does not run; `berth sandbox up STACK` starts it, or leave --sandbox out")
-    aws = Aws(local.endpoint, region)
+    aws = cloud_for(region, sandbox=True)
     return lambda service: WithoutPercentiles(aws.client(service)) if service == "cloudwatch" else aws.client(service)
 
 
