@@ -75,7 +75,7 @@ def train(
     if json_output:
         print_json({"stack": stack, "sandbox": sandbox, **end.to_json()})
     else:
-        show_end(end, desk.option, desk.cloud.endpoint)
+        show_end(end, desk.option)
     if not end.succeeded or not end.clean:
         raise typer.Exit(NOT_DONE)
 

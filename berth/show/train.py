@@ -139,8 +139,8 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else lasting(timedelta(seconds=seconds))
 
 
-def show_end(end: End, option: str, endpoint: str | None = None) -> None:
-    """How the run ended, what it cost, what is left, what to do next. `endpoint`: of the sandbox, None for AWS."""
+def show_end(end: End, option: str) -> None:
+    """How the run ended, what it cost, what is left, what to do next. `option`: ` --sandbox`, or empty for AWS."""
     out = console()
     out.print("")
     for sentence in end.sentences:
@@ -155,7 +155,7 @@ def show_end(end: End, option: str, endpoint: str | None = None) -> None:
             out.print(f"`berth train --attach {end.stack}{option}` tries again to remove what is left.")
     if end.bill is not None:
         show_bill(end.bill, sandbox=bool(option))
-    if (next_ := next_commands(end, option, endpoint)) and end.clean:
+    if (next_ := next_commands(end, option)) and end.clean:
         out.print("\nNext")
         for line in next_:
             out.print(f"  {line}", soft_wrap=True)
@@ -182,21 +182,14 @@ def show_bill(bill: FinalBill, *, sandbox: bool) -> None:
     out.print(f"Kept in S3: {bill.kept_bytes / 2**30:.2f} GiB, {month} until it is deleted")
 
 
-def _aws(endpoint: str | None) -> str:
-    """How the AWS CLI is called: the sandbox's S3 takes any key."""
-    if endpoint is None:
-        return "aws"
-    return f"AWS_ACCESS_KEY_ID=sandbox AWS_SECRET_ACCESS_KEY=sandbox aws --endpoint-url {endpoint}"
-
-
-def next_commands(end: End, option: str, endpoint: str | None = None) -> list[str]:
+def next_commands(end: End, option: str) -> list[str]:
     """What a person does after a run, by how it ended."""
     saved = end.verdict.saved
     if saved is not None and saved.artifact is not None:
         place = saved.artifact.location
         return [
-            f"{_aws(endpoint)} s3 sync {place} artifact",
-            "berth evaluate artifact --out evaluation",
+            f"berth fetch {end.stack}{option} --out artifact",
+            "berth evaluate artifact --data DATA --out evaluation    # the same data, of which it takes the test part",
             f"berth deploy STACK --artifact {place}{option}    # STACK: an inference or endpoint stack, to serve it",
         ]
     if saved is not None and saved.checkpoint is not None:

@@ -143,6 +143,7 @@ def test_every_end_is_json_by_its_schema(capsys: pytest.CaptureFixture[str]) -> 
     assert "Left: vpc (vpc-1): DependencyViolation" in out and "berth train --attach tuning --sandbox" in out
     assert "destroyed by ann on laptop" in out
     assert [end.succeeded for end in ends] == [True, False, True, True, False]
+    assert next_commands(ends[0], " --sandbox")[0] == "berth fetch tuning --sandbox --out artifact"
     assert "goes on from the checkpoint" in next_commands(ends[1], "")[0] and next_commands(ends[4], "") == []
 
 
