@@ -67,7 +67,7 @@ def steps(port: int) -> tuple[Step, ...]:
         ),
         Step(
             f"That machine as a stack, {STACK}, in office hours: what would be made, and its bill line by line.",
-            f"berth preview {STACK} --no-resources",
+            f"berth preview {STACK} --no-resources --offline",
         ),
         Step(
             "From here on moto plays AWS on 127.0.0.1: nothing costs. First what outlives machines: bucket, key, logs.",
