@@ -73,11 +73,13 @@ def schema_of(kind: str) -> dict[str, Any]:
     return load(printed_by.get(kind, kind))
 
 
-def kind_of(content: Mapping[str, Any]) -> str | None:
-    """Which command printed `content`; None where it is none of `KINDS`.
+def kind_of(content: Any) -> str | None:
+    """Which command printed `content`, read from JSON; None where it is none of `KINDS`.
 
     A document with a `format` says so itself. The others are told by keys that no other has together.
     """
+    if not isinstance(content, dict):
+        return None
     given = content.get("format")
     if isinstance(given, str) and given.partition("/")[0] in _FORMATS:
         return _FORMATS[given.partition("/")[0]]
@@ -92,7 +94,12 @@ def read(path: Path) -> Document:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); give what a berth command printed with --json") from error
-    kind = kind_of(content) if isinstance(content, dict) else None
+    return recognised(path, content)
+
+
+def recognised(path: Path, content: Any) -> Document:
+    """What `path` holds, held against its schema. Raises `UserError` naming the file and what is wrong in it."""
+    kind = kind_of(content)
     if kind is None:
         raise UserError(
             f"{path} is the JSON of none of the commands that a report is made of: {'; '.join(KINDS.values())}"

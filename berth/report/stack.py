@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from berth.report.documents import Document, kind_of, read
+from berth.report.documents import Document, kind_of, recognised
 from sizing.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,10 +112,16 @@ def in_folder(folder: Path) -> tuple[list[Document], list[str]]:
     newest: dict[str, tuple[float, Document]] = {}
     notes = []
     for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
-        if path.stat().st_size > LARGEST_BYTES or not _is_ours(path):
+        if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
             continue
         try:
-            document = read(path)
+            content = _own(path.read_bytes())
+            if content is None:
+                continue
+            document = recognised(path, content)
+        except OSError as error:
+            notes.append(f"passed over: {path} cannot be read: {error.strerror}")
+            continue
         except UserError as error:
             notes.append(f"passed over: {error}")
             continue
@@ -128,13 +134,13 @@ def in_folder(folder: Path) -> tuple[list[Document], list[str]]:
     return [document for _, document in newest.values()], notes
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file is one of Berth's documents; other JSON files in a run's folder are none of the report's."""
+def _own(body: bytes) -> dict[str, Any] | None:
+    """What a file says, where it is one of Berth's documents; other JSON in a run's folder is none of the report's."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and kind_of(content) is not None
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return content if kind_of(content) is not None else None
 
 
 def fetch(file: StackFile, client: Client, folder: Path) -> list[Path]:
@@ -158,7 +164,7 @@ def fetch(file: StackFile, client: Client, folder: Path) -> list[Path]:
                 if not name.endswith(".json") or name.startswith(_NOT_LOOKED_AT) or entry["Size"] > LARGEST_BYTES:
                     continue
                 body = s3.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
-                if not _is_document(body):
+                if _own(body) is None:
                     continue
                 path = folder / safe_path(name, f"s3://{bucket}/{prefix}")
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,11 +175,3 @@ def fetch(file: StackFile, client: Client, folder: Path) -> list[Path]:
                 draft.replace(path)
                 came.append(path)
     return came
-
-
-def _is_document(body: bytes) -> bool:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and kind_of(content) is not None

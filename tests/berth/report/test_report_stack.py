@@ -103,7 +103,7 @@ def test_a_machine_that_sizing_would_not_choose_is_reported_with_what_it_would(r
     assert "g4dn.2xlarge" in json.dumps(machine)
 
 
-def test_what_runs_left_is_found_and_the_newest_counts(run_berth: Run, stack: Any, left: Any) -> None:
+def test_what_runs_left_is_found_and_the_newest_counts(run_berth: Run, stack: Any, left: Any, tmp_path: Path) -> None:
     stack()
     left("run-1/evaluation.json", evaluation("rougeL", examples=100), age=3600)
     left("run-2/evaluation.json", evaluation("rougeL", examples=900))
@@ -111,6 +111,8 @@ def test_what_runs_left_is_found_and_the_newest_counts(run_berth: Run, stack: An
     left("verify.json", on_t4())
     left("config.json", {"model_type": "t5"})
     left("damaged.json", {"format": "berth-measurement/1"})
+    left("gone.json", {}).unlink()
+    (tmp_path / "reports" / "trial" / "gone.json").symlink_to("nowhere")
     ran = run_berth("report", "trial", "--format", "json")
     report = as_json(ran)
     assert report["tentative"] == []
