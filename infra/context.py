@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 
 from infra.durations import write_instant
+from infra.places import BUCKET_OUTPUT
 from infra.settings import PROJECT, Settings
 from sizing.hardware.load import Hardware
 from sizing.hardware.types import InstanceType
@@ -77,7 +78,7 @@ class Shared:
             return reference.require_output(name)
 
         return cls(
-            bucket=output("artifacts_bucket"),
+            bucket=output(BUCKET_OUTPUT),
             bucket_arn=output("artifacts_bucket_arn"),
             logs_bucket=output("logs_bucket"),
             key_arn=output("key_arn"),

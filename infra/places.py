@@ -6,6 +6,9 @@ import re
 
 from infra.settings import PROJECT, MachineSettings, TrainingSettings
 
+BUCKET_OUTPUT = "artifacts_bucket"
+"""The shared stack's output that names the artifact bucket."""
+
 
 def bucket_name(purpose: str, account: str, region: str, project: str = PROJECT) -> str:
     """The name of the bucket for `artifacts` or `logs`: known from account and region, before it exists."""

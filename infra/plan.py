@@ -307,7 +307,7 @@ def _shared_outputs(
     find_model: Callable[[str], ModelFacts],
     clock: Callable[[], datetime],
 ) -> Mapping[str, Any]:
-    name = file.settings.shared_stack.rsplit("/", 1)[-1] if isinstance(file.settings, MachineSettings) else ""
+    name = file.shared_name
     if name not in stack_names(root):
         raise UserError(
             f"stack {file.name}: its shared_stack {name} has no file; `berth new {name} --role shared` writes one"

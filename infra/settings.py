@@ -212,6 +212,11 @@ class MachineSettings(Settings):
         """The recorded moment at which the machines end; None where none is recorded."""
         return parse_instant(self.expires_at) if self.expires_at else None
 
+    @property
+    def shared_name(self) -> str:
+        """The shared stack's own name, as its file has it."""
+        return self.shared_stack.rsplit("/", 1)[-1]
+
 
 class ServiceSettings(MachineSettings):
     """What answers requests."""

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from infra.settings import PROJECT, Keys, Settings, read_settings
+from infra.settings import PROJECT, Keys, MachineSettings, Settings, read_settings
 from sizing.errors import UserError, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +50,11 @@ class StackFile:
     region: str
     settings: Settings
     given: Mapping[str, Any]
+
+    @property
+    def shared_name(self) -> str:
+        """The shared stack that it takes its artifacts from; empty for a shared stack itself."""
+        return self.settings.shared_name if isinstance(self.settings, MachineSettings) else ""
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -74,7 +74,7 @@ def up(
     if _by_engine(engine):
         _up_by_engine(root, stack, json_output)
         return
-    if shared := walk.shared_name(files[0]):
+    if shared := files[0].shared_name:
         files.insert(0, read_stack(shared, root))
     tell = _teller(json_output)
     with server.locked(folder):

@@ -176,9 +176,8 @@ def image(around: Surroundings, file: StackFile, model: ModelFacts, account: str
     if not isinstance(settings, MachineSettings):
         return Finding(check, "ok", "none needed")
     uri = image_of(settings, model, file.region)
-    shared = settings.shared_stack.rsplit("/", 1)[-1]
     if not uri:
-        uri = f"{account}.dkr.ecr.{file.region}.amazonaws.com/{PROJECT}/{shared}:{TRAINING_TAG}"
+        uri = f"{account}.dkr.ecr.{file.region}.amazonaws.com/{PROJECT}/{settings.shared_name}:{TRAINING_TAG}"
     arn = ecr_repository_arn(uri)
     if not arn:
         return Finding(check, "unknown", f"{uri} is not in ECR; whether it can be pulled is not known", "")

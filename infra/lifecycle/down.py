@@ -15,7 +15,6 @@ from infra.lifecycle.interlock import check as interlock
 from infra.lifecycle.outlook import forget_expiry
 from infra.lifecycle.spent import Life, Spent, lives_of_machines, spent, standing_bill
 from infra.resolve import now
-from infra.sandbox.walk import shared_name
 from infra.settings import Settings
 from infra.stack_files import StackFile, read_stack, stack_names
 from sizing.errors import UserError
@@ -114,7 +113,7 @@ def users_of(stack: str, engine: Engine) -> list[str]:
 
 
 def _uses(file: StackFile, stack: str) -> bool:
-    return shared_name(file) == stack
+    return file.shared_name == stack
 
 
 def _spent(file: StackFile, resources: tuple[Resource, ...], cloud: Cloud, moment: datetime) -> Spent | None:

@@ -22,7 +22,6 @@ from infra.policy.subject import Subject
 from infra.preview import Preview
 from infra.resolve import now
 from infra.resource_types import INSTANCE
-from infra.sandbox.walk import shared_name
 from infra.settings import PROJECT, MachineSettings, TrainingSettings
 from infra.stack_files import StackFile, dump_yaml, load_yaml, read_stack, write_text
 from sizing.errors import UserError
@@ -92,7 +91,7 @@ def _softened(finding: Finding, why: str) -> Finding:
 
 def needs_shared(file: StackFile, engine: Engine) -> str:
     """The shared stack that must be up first and is not; empty where nothing is missing."""
-    shared = shared_name(file)
+    shared = file.shared_name
     return shared if shared and not engine.outputs(shared) else ""
 
 

@@ -18,12 +18,11 @@ from infra.lifecycle.train_run import (
     Desk,
     Run,
     note,
-    shared_name,
     shared_outputs,
     standing_run,
     whoami,
 )
-from infra.places import artifact_prefix, bundle_prefix, run_prefix
+from infra.places import BUCKET_OUTPUT, artifact_prefix, bundle_prefix, run_prefix
 from infra.resource_types import INSTANCE
 from infra.stack_files import record, stack_path
 from model_runtime.artifacts import upload
@@ -61,15 +60,15 @@ def begin(
     stack, settings = prepared.file.name, prepared.settings
     step("shared stack")
     shared = shared_outputs(settings, desk)
-    if not shared.get("artifacts_bucket"):
+    if not shared.get(BUCKET_OUTPUT):
         if not desk.sandbox:
             raise UserError(
-                f"the shared stack {shared_name(settings)} is not up; `berth up {shared_name(settings)}` first"
+                f"the shared stack {settings.shared_name} is not up; `berth up {settings.shared_name}` first"
             )
-        shared = desk.engine.up(shared_name(settings), tell)
+        shared = desk.engine.up(settings.shared_name, tell)
     if (standing := standing_run(stack, desk)) is not None:
         raise RunStandsError(standing, desk.option)
-    bucket, s3 = str(shared["artifacts_bucket"]), desk.cloud.client("s3")
+    bucket, s3 = str(shared[BUCKET_OUTPUT]), desk.cloud.client("s3")
     if base is not None:
         desk.say(base(bucket, artifact_prefix(settings), prepared, s3))
     step("data")

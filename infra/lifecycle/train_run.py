@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.cloud import Cloud, asking_aws
 from infra.durations import write_instant
 from infra.lifecycle.engine import Engine
-from infra.places import output_prefix, run_prefix
+from infra.places import BUCKET_OUTPUT, output_prefix, run_prefix
 from infra.resolve import now
 from infra.resource_types import INSTANCE
 from infra.settings import TrainingSettings
@@ -93,11 +93,7 @@ def training_file(stack: str, project: Path) -> tuple[StackFile, TrainingSetting
 
 def shared_outputs(settings: TrainingSettings, desk: Desk) -> Mapping[str, Any]:
     """Outputs of the shared stack, empty where it is not up."""
-    return desk.engine.outputs(shared_name(settings))
-
-
-def shared_name(settings: TrainingSettings) -> str:
-    return settings.shared_stack.rsplit("/", 1)[-1]
+    return desk.engine.outputs(settings.shared_name)
 
 
 def standing_run(stack: str, desk: Desk) -> Run | None:
@@ -109,11 +105,11 @@ def standing_run(stack: str, desk: Desk) -> Run | None:
     if not machines:
         return None
     _, settings = training_file(stack, desk.project)
-    bucket = shared_outputs(settings, desk).get("artifacts_bucket")
+    bucket = shared_outputs(settings, desk).get(BUCKET_OUTPUT)
     if not bucket:
         raise UserError(
             f"stack {stack} has machines ({', '.join(m.id for m in machines)}), but the state of its shared stack "
-            f"{shared_name(settings)} names no bucket; log in to the backend that holds both"
+            f"{settings.shared_name} names no bucket; log in to the backend that holds both"
         )
     expires = settings.expiry
     made: dict[str, Any] = {
@@ -126,7 +122,7 @@ def standing_run(stack: str, desk: Desk) -> Run | None:
 
 def last_run_uri(stack: str, settings: TrainingSettings, desk: Desk) -> str:
     """Where the newest run of a stack that stands no more wrote to; empty where none is known."""
-    bucket = shared_outputs(settings, desk).get("artifacts_bucket")
+    bucket = shared_outputs(settings, desk).get(BUCKET_OUTPUT)
     if not bucket:
         return ""
     base = f"{output_prefix(stack)}/"

@@ -17,7 +17,6 @@ from infra.resolve import now
 from infra.sandbox.catalogue import kind_of
 from infra.sandbox.journal import Made, StackRecord
 from infra.sandbox.listing import tagged
-from infra.sandbox.walk import shared_name
 from infra.settings import MachineSettings
 from infra.stack_files import read_stack
 from sizing.errors import UserError
@@ -50,7 +49,7 @@ class Trial:
         project, changed = self.engine.project, []
         ours = {summary.name for summary in self.engine.stacks() if summary.resources}
         file = read_stack(stack, project)
-        names = [name for name in (shared_name(file), stack) if name]
+        names = [name for name in (file.shared_name, stack) if name]
         self._refuse_foreign([name for name in names if name not in ours])
         for name in names:
             record_choice(name, project, now)
@@ -87,7 +86,7 @@ class Trial:
                 StackRecord(
                     summary.name, file.region, summary.since, lives, summary.complete,
                     dict(self.engine.outputs(summary.name)), self._stand_ins(file.region, made), made,
-                    shared_name(file),
+                    file.shared_name,
                 )
             )  # fmt: skip
         return sorted(found, key=lambda r: not r.uses)

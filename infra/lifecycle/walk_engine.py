@@ -43,7 +43,6 @@ from infra.sandbox.aws import Aws
 from infra.sandbox.journal import Journal, Made, StackRecord
 from infra.sandbox.provider import SandboxProvider
 from infra.sandbox.server import find, sandbox_dir
-from infra.settings import MachineSettings
 from infra.stack_files import StackFile, read_stack
 from sizing.errors import UserError
 from sizing.hardware.load import load_hardware
@@ -226,7 +225,6 @@ class WalkEngine:
             file.name, file.region, file.settings, provider.aws.account, load_hardware(), resolve_model,
             strict=False, clock=self._clock,
         )  # fmt: skip
-        comparer.shared = file.settings.shared_stack if isinstance(file.settings, MachineSettings) else ""
         registered, _ = record_program(file.name, file.region, lambda: declare(context), lambda _: {}, comparer)
         coming = tuple(r for r in registered if r.custom)
         urns = {(r.type, r.name): r for r in coming}
@@ -253,7 +251,6 @@ class _Comparer(mocks.Mocks):
         self.provider, self.journal = provider, journal
         self.made = {(m.type, m.name): m for m in record.made}
         self.changes: list[ResourceChange] = []
-        self.shared = ""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if args.typ == "pulumi:pulumi:StackReference":

@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.components.shared import SharedArgs, SharedServices
 from infra.context import Context
+from infra.places import BUCKET_OUTPUT
 from infra.settings import SharedSettings
 
 
@@ -17,7 +18,7 @@ def declare(context: Context) -> dict[str, Any]:
         context.stack, context, SharedArgs(settings.keep_versions_days, settings.log_retention_days)
     )
     outputs: dict[str, Any] = {
-        "artifacts_bucket": services.storage.artifacts.bucket,
+        BUCKET_OUTPUT: services.storage.artifacts.bucket,
         "artifacts_bucket_arn": services.storage.artifacts.arn,
         "logs_bucket": services.storage.logs.bucket,
         "key_arn": services.storage.key.arn,

@@ -159,7 +159,7 @@ def bring_up(
         strict=False, clock=lambda: moment,
     )  # fmt: skip
     references: dict[str, Mapping[str, Any]] = {}
-    shared = shared_name(file)
+    shared = file.shared_name
     if isinstance(file.settings, MachineSettings):
         if shared not in journal.stacks or not journal.stacks[shared].complete:
             raise UserError(f"stack {file.name} needs {shared} in the sandbox; `berth sandbox up {shared}` first")
@@ -196,11 +196,6 @@ def _half_made(provider: SandboxProvider, stack: str, removal: Removal) -> tuple
         for found in tagged(provider.aws)
         if found.stack == stack and found.id.rsplit("/", 1)[-1] not in known and found.id not in known
     )
-
-
-def shared_name(file: StackFile) -> str:
-    """The short name of the shared stack that a stack takes its artifacts from; empty for a shared stack itself."""
-    return file.settings.shared_stack.rsplit("/", 1)[-1] if isinstance(file.settings, MachineSettings) else ""
 
 
 def take_down(stack: str, provider: SandboxProvider, journal: Journal, *, tell: Tell = lambda _: None) -> Removal:

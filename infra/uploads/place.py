@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.places import artifact_prefix, bundle_prefix
+from infra.places import BUCKET_OUTPUT, artifact_prefix, bundle_prefix
 from infra.settings import MachineSettings
 from infra.stack_files import StackFile, read_stack
 from infra.uploads.content import machine_settings
@@ -14,9 +14,6 @@ from sizing.errors import UserError
 
 if TYPE_CHECKING:
     from infra.lifecycle.engine import Engine
-
-BUCKET = "artifacts_bucket"
-"""The shared stack's output that names the bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,8 @@ def open_artifacts(
         from infra.lifecycle.engine import engine_for  # noqa: PLC0415 (imports Pulumi)
 
         engine = engine_for(root, sandbox)
-    shared = settings.shared_stack.rsplit("/", 1)[-1]
-    bucket = engine.outputs(shared).get(BUCKET)
+    shared = settings.shared_name
+    bucket = engine.outputs(shared).get(BUCKET_OUTPUT)
     if not bucket:
         up = f"berth up {shared}{' --sandbox' if sandbox else ''}"
         raise UserError(f"stack {name} keeps its artifacts in the bucket of {shared}, which is not up; `{up}` first")
