@@ -136,11 +136,12 @@ def _unreachable(
 def _instance(resources: Sequence[Resource], cloud: Cloud | None) -> str:
     """A machine of the stack: its own, or any that its group has by now."""
     from infra.cloud import asking_aws
+    from infra.resource_types import GROUP, INSTANCE
 
-    own = [r.id for r in resources if r.type == "aws:ec2/instance:Instance"]
+    own = [r.id for r in resources if r.type == INSTANCE]
     if own:
         return own[0]
-    groups = [r.id for r in resources if r.type == "aws:autoscaling/group:Group"]
+    groups = [r.id for r in resources if r.type == GROUP]
     if not groups or cloud is None:
         return "INSTANCE_ID"
     with asking_aws("to describe the group of hosts"):
