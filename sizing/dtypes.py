@@ -39,6 +39,7 @@ class DType:
     min_compute_capability: float
     quantized: bool = False
     row_scale_bytes: float = 0.0
+    bitsandbytes: bool = False
     dequantizes: bool = False
     """A matrix is expanded to the compute dtype before it is multiplied (bitsandbytes 4-bit on more than one row)."""
 
@@ -52,8 +53,28 @@ DTYPES: dict[str, DType] = {
         # bf16 needs Ampere (8.0): on T4 and V100 it is emulated, whatever torch.cuda.is_bf16_supported() says.
         DType("bf16", "bfloat16", 2.0, 2.0, 2.0, 8.0),
         DType("fp8", "8-bit floating point (E4M3)", 1.0, 2.0, 2.0, 8.9, quantized=True),
-        DType("int8", "LLM.int8 (bitsandbytes)", 1.0, 2.0, 2.0, 7.5, quantized=True, row_scale_bytes=4.0),
-        DType("nf4", "NF4 (bitsandbytes)", 0.5 + 4 / 64, 2.0, 2.0, 7.0, quantized=True, dequantizes=True),
+        DType(
+            "int8",
+            "LLM.int8 (bitsandbytes)",
+            1.0,
+            2.0,
+            2.0,
+            7.5,
+            quantized=True,
+            row_scale_bytes=4.0,
+            bitsandbytes=True,
+        ),
+        DType(
+            "nf4",
+            "NF4 (bitsandbytes)",
+            0.5 + 4 / 64,
+            2.0,
+            2.0,
+            7.0,
+            quantized=True,
+            bitsandbytes=True,
+            dequantizes=True,
+        ),
         DType(
             "nf4-dq",
             "NF4, double quantization (bitsandbytes)",
@@ -62,6 +83,7 @@ DTYPES: dict[str, DType] = {
             2.0,
             7.0,
             quantized=True,
+            bitsandbytes=True,
             dequantizes=True,
         ),
         DType("gptq-int4", "GPTQ 4-bit, group 128", 0.5 + (2 + 0.5) / _GROUP, 2.0, 2.0, 6.0, quantized=True),

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from sizing.memory.liveness import Tape
 from sizing.memory.quirks import PLAIN, Quirks
 from sizing.memory.setup import Attention
-from sizing.models.facts import Stack
+from sizing.models.facts import Latent, Stack
 
 FP32 = 4.0
+INDEX = 8.0
 # Temporaries of an activation function beside its input and output, in tensors of the input's size: `gelu_new` and its
 # relatives are written out in Python (transformers activations.NewGELUActivation), the others are one kernel.
-_WRITTEN_OUT = {"gelu_new", "gelu_fast", "quick_gelu", "gelu_python", "bloom_gelu"}
+_WRITTEN_OUT = {"gelu_new", "gelu_fast", "quick_gelu", "gelu_python"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,12 @@ def scores(
         if not q.keeps_raw_scores:
             tape.free(scaled)
         scaled = masked
+    shifted = 0.0
+    if q.sinks:
+        # Joined with the sinks, then less their maximum, which stays until the function returns.
+        joined = tape.new(elements * width)
+        shifted = tape.new(elements * width)
+        tape.free(joined)
     weights = _softmax(tape, p, elements, scaled)
     tape.free(contiguous_query, contiguous_keys)
     if kept and scaled is not kept:
@@ -126,7 +133,7 @@ def scores(
     out = tape.new(query)
     tape.free(contiguous_values)
     transposed = tape.new(query)
-    tape.free(out, repeated_keys, repeated_values)
+    tape.free(out, repeated_keys, repeated_values, shifted)
     return transposed, weights
 
 
@@ -152,6 +159,8 @@ def self_attention(
 
     Returns the bytes of the output [n, h] and of the attention weights that live on.
     """
+    if stack.latent is not None:
+        return latent_attention(tape, stack, stack.latent, p, causal=causal)
     e, n = p.element_bytes, p.tokens
     heads = stack.heads / p.tensor_parallel
     kv = max(1.0, kv_heads / p.tensor_parallel)
@@ -193,6 +202,46 @@ def self_attention(
     return projected, weights
 
 
+def latent_attention(tape: Tape, stack: Stack, latent: Latent, p: Pass, *, causal: bool) -> tuple[float, float]:
+    """Multi-head latent attention (`DeepseekV3Attention`): the latents of the whole context are expanded to keys and
+    values of every head, in each layer and pass anew. Returns as `self_attention`."""
+    e, n = p.element_bytes, p.tokens
+    heads = stack.heads / p.tensor_parallel
+    seen = p.batch * p.context
+    if latent.query_rank:
+        low = tape.new(n * latent.query_rank * e)
+        low = _renew(tape, low, norm(tape, stack, p, latent.query_rank))
+        query = tape.new(n * heads * stack.head_dim * e)
+        tape.free(low)
+    else:
+        query = tape.new(n * heads * stack.head_dim * e)
+    compressed = tape.new(n * (latent.rank + latent.rope) * e)
+    normed = norm(tape, stack, p, latent.rank)
+    turned = rotate(tape, n * heads * latent.rope, e)
+    key_turned = rotate(tape, n * latent.rope, e)
+    # The cache has its own copy of both.
+    tape.free(normed, key_turned)
+    whole_query = tape.new(n * heads * stack.head_dim * e)
+    expanded = tape.new(seen * heads * (stack.head_dim - latent.rope + latent.value) * e)
+    keys = tape.new(seen * heads * stack.head_dim * e)
+    out, weights = scores(
+        tape,
+        p,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=latent.value,
+        context=p.context,
+        biased=False,
+        causal=causal and p.length > 1,
+    )
+    projected = tape.new(n * stack.hidden_size * e)
+    tape.free(out, keys, expanded, whole_query, turned, compressed, query)
+    if not p.quirks.holds_weights:
+        tape.free(weights)
+        weights = 0.0
+    return projected, weights
+
+
 def _renew(tape: Tape, old: float, fresh: float) -> float:
     tape.free(old)
     return fresh
@@ -223,7 +272,12 @@ def cross_attention(tape: Tape, stack: Stack, p: Pass, encoder_tokens: int) -> t
 
 def activate(tape: Tape, held: float, size: float, name: str) -> float:
     """An activation function over `size` bytes; `held` is its input, let go after."""
-    if name in _WRITTEN_OUT:
+    if name == "bloom_gelu":
+        # `bloom_gelu_forward`: half of x, three factors of the tanh's argument, beside x itself.
+        parts = [tape.new(size) for _ in range(4)]
+        tape.free(*parts)
+        out = tape.new(size)
+    elif name in _WRITTEN_OUT:
         first = tape.new(size)
         second = tape.new(size)
         third = tape.new(size)
@@ -238,10 +292,15 @@ def activate(tape: Tape, held: float, size: float, name: str) -> float:
 
 def mlp(tape: Tape, stack: Stack, p: Pass) -> float:
     """The feed-forward layer. Returns [n, h] bytes."""
-    e, n = p.element_bytes, p.tokens
     if stack.experts:
         return experts(tape, stack, p)
-    inner = n * stack.intermediate_size / p.tensor_parallel * e
+    return dense_mlp(tape, stack, p, stack.intermediate_size)
+
+
+def dense_mlp(tape: Tape, stack: Stack, p: Pass, width: float) -> float:
+    """An MLP of `width` that every token passes. Returns [n, h] bytes."""
+    e, n = p.element_bytes, p.tokens
+    inner = n * width / p.tensor_parallel * e
     expanded = tape.new(p.dequantized)
     if stack.gated and p.quirks.fused_gate:
         both = tape.new(2 * inner)
@@ -267,20 +326,45 @@ def mlp(tape: Tape, stack: Stack, p: Pass) -> float:
 
 
 def experts(tape: Tape, stack: Stack, p: Pass) -> float:
-    """A mixture of experts: every token passes `experts_per_token` of them; their rows are gathered and summed back."""
-    e = p.element_bytes
-    rows = p.tokens * stack.experts_per_token
-    width = stack.intermediate_size / max(1, stack.experts_per_token) / p.tensor_parallel
-    routed = tape.new(p.tokens * stack.experts * FP32)
-    gathered = tape.new(rows * stack.hidden_size * e)
-    both = tape.new(rows * 2 * width * e)
-    active = tape.new(rows * width * e)
-    product = tape.new(rows * width * e)
-    tape.free(both, active)
-    down = tape.new(rows * stack.hidden_size * e)
-    tape.free(product, gathered)
-    out = tape.new(p.tokens * stack.hidden_size * e)
-    tape.free(down, routed)
+    """A mixture of experts, as `grouped_mm_experts_forward` runs it (transformers 5, integrations/moe.py).
+
+    A token's row is there once for each of its experts, in the experts' order; one product for all experts; the rows
+    are weighted, put back in their order, and summed. What all tokens pass beside the experts is an MLP of its own.
+    """
+    e, n = p.element_bytes, p.tokens
+    rows = n * stack.experts_per_token
+    width = (stack.expert_size or stack.intermediate_size / max(1, stack.experts_per_token)) / p.tensor_parallel
+    shared = stack.intermediate_size - stack.experts_per_token * stack.expert_size if stack.expert_size else 0
+    beside = dense_mlp(tape, stack, p, shared) if shared > 0 and p.quirks.shared_first else 0.0
+    router = tape.new(n * stack.experts * e)
+    odds = tape.new(n * stack.experts * FP32)
+    tape.free(odds)
+    places = tape.new(rows * 2 * INDEX)
+    wide = rows * stack.hidden_size * e
+    gathered = tape.new(wide)
+    inner = rows * width * e
+    biases = tape.new(2 * inner) if p.quirks.clamped_experts else 0.0
+    both = tape.new(2 * inner)
+    active = tape.new(inner)
+    # gpt-oss clamps gate and up, and adds 1 to up, before they meet.
+    steps = [tape.new(inner) for _ in range(3 if p.quirks.clamped_experts else 0)]
+    product = tape.new(inner)
+    tape.free(both, active, biases, *steps)
+    biases = tape.new(wide) if p.quirks.clamped_experts else 0.0
+    down = tape.new(wide)
+    tape.free(product)
+    weighted = tape.new(wide)
+    back = tape.new(rows * INDEX)
+    ordered = tape.new(wide)
+    tape.free(weighted)
+    out = tape.new(n * stack.hidden_size * e)
+    tape.free(ordered, back, down, gathered, places, biases)
+    if shared > 0:
+        beside = beside or dense_mlp(tape, stack, p, shared)
+        total = tape.new(n * stack.hidden_size * e)
+        tape.free(beside, out)
+        out = total
+    tape.free(router)
     return out
 
 

@@ -37,6 +37,9 @@ class Engine:
     """The output projection is quantized too (Lightning replaces every `nn.Linear`)."""
     dequantize_copies: int = 1
     """Copies of the largest 4-bit matrix in the compute dtype while it is multiplied."""
+    keeps_whole_prompt: bool = False
+    """Sliding layers hold the whole prompt until the second token: what the cache keeps of it is a view of all of it
+    (`DynamicSlidingWindowLayer.update`)."""
     expands_kv: bool = False
     """Grouped key-value heads are cached once per query head."""
     holds_attention_weights: bool = False
@@ -45,6 +48,9 @@ class Engine:
     """Tensor parallelism splits the embeddings and the output projection as well."""
     unties_head: bool = False
     """A tied output projection is loaded as a matrix of its own."""
+    turns_linear_modules_only: bool = False
+    """bitsandbytes turns what is an `nn.Linear` and nothing else: stacked experts and Falcon's own class stay
+    (`replace_with_bnb_linear` asks `type(module) is nn.Linear`)."""
     fuses_qkv: bool = False
     """Query, key and value matrices are concatenated after loading: they stand twice at the end of loading."""
 
@@ -57,6 +63,8 @@ ENGINES: dict[str, Engine] = {
             "transformers >= 4.45, generate()",
             cache="grow",
             holds_attention_weights=True,
+            turns_linear_modules_only=True,
+            keeps_whole_prompt=True,
             source="transformers 5.23.0: cache_utils.DynamicLayer, `logits_to_keep`, bitsandbytes integration",
         ),
         Engine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sizing.dtypes import DType
 from sizing.dtypes import dtype as dtype_called
@@ -15,7 +16,7 @@ from sizing.memory.quirks import quirks_of
 from sizing.memory.runtime import context_terms, slack_term, weight_rounding, workspace_term
 from sizing.memory.setup import InferenceSetup
 from sizing.memory.terms import Breakdown, MemoryEstimate, RuleOfThumb, Term, term
-from sizing.memory.weights import largest_quantized_matrix, weight_terms
+from sizing.memory.weights import bare_bytes, element_bytes, largest_quantized_matrix, weight_terms
 from sizing.models.facts import ModelFacts, Stack
 from sizing.units import GIB, gib
 
@@ -38,6 +39,7 @@ class Phase:
     """Logits in the compute dtype and in fp32."""
     cache: float
     cache_copy: float
+    cache_formula: str = ""
 
     @property
     def temporary(self) -> float:
@@ -96,7 +98,7 @@ def estimate_inference(model: ModelFacts, setup: InferenceSetup) -> MemoryEstima
         loading = _fused_copies(model, dtype, setup.tensor_parallel)
         terms.append(_load_peak(loading, peak.peak))
         held.append((loading, 0.0))
-    rounding = weight_rounding(model, dtype.weight_bytes, setup.tensor_parallel)
+    rounding = weight_rounding(model, partial(element_bytes, dtype=dtype, engine=habits), setup.tensor_parallel)
     terms.append(slack_term(rounding, grown, held, permanent))
     terms.extend(context_terms(setup.tensor_parallel))
     return MemoryEstimate(
@@ -197,7 +199,7 @@ def _phases(
     vocab = model.vocab_size / tp
     phases = []
 
-    def cache_at(tokens: int) -> CacheSize:
+    def cache_at(tokens: int, *, whole_prompt: bool = False) -> CacheSize:
         return cache_size(
             model,
             habits,
@@ -206,6 +208,7 @@ def _phases(
             encoder_tokens=setup.input_tokens if encoder is not None else 0,
             element_bytes=cache_bytes,
             tensor_parallel=tp,
+            whole_prompt=whole_prompt,
         )
 
     encoded = 0.0
@@ -234,14 +237,14 @@ def _phases(
         rows = b * length if habits.all_logits else b
         # The last hidden states, before and after the final norm.
         hidden = 2 * b * length * decoder.hidden_size * e + held
-        standing = static or cache_at(context)
+        standing = static or cache_at(context, whole_prompt=length > 1)
         if habits.cache == "static" or length > 1:
             copy = 0.0
         elif habits.cache == "grow":
             copy = standing.largest_layer / 2
         else:
             copy = standing.self_attention
-        phases.append(Phase(name, layers, hidden, logits_bytes(rows, vocab, e), standing.total, copy))
+        phases.append(Phase(name, layers, hidden, logits_bytes(rows, vocab, e), standing.total, copy, standing.formula))
     if habits.cache == "static" or setup.output_tokens <= 1:
         return phases, cache, 0.0
     return phases, cache, cache_at(whole if encoder is not None else setup.output_tokens).self_attention
@@ -265,7 +268,7 @@ def _cache_terms(cache: CacheSize, peak: Phase) -> list[Term]:
     terms = []
     if peak.cache:
         own = peak.cache - cache.cross_attention
-        terms.append(term("KV cache", own, cache.formula))
+        terms.append(term("KV cache", own, peak.cache_formula or cache.formula))
         if cache.cross_attention:
             terms.append(term("KV cache, cross-attention", cache.cross_attention, cache.cross_formula))
     if peak.cache_copy:
@@ -322,6 +325,13 @@ def _notes(model: ModelFacts, setup: InferenceSetup, dtype: DType, weights: tupl
         )
     if dtype.name == "int8":
         notes.append(_int8_note(model, weights))
+    left = bare_bytes(model, dtype, engine(setup.engine))
+    if left:
+        notes.append(
+            f"bitsandbytes turns nn.Linear layers alone: {gib(left)} of {model.name} stay in 16 bit, because "
+            f"transformers 5 holds {'its experts stacked' if model.main.experts else 'them'} in a class of its own; "
+            "a checkpoint published in 4 or 8 bit (gptq-int4, awq-int4, fp8) does not have this"
+        )
     return tuple(notes)
 
 

@@ -41,12 +41,14 @@ def cache_size(
     encoder_tokens: int = 0,
     element_bytes: float,
     tensor_parallel: int = 1,
+    whole_prompt: bool = False,
 ) -> CacheSize:
     """The cache of `batch` sequences that have seen `tokens` each (and `encoder_tokens` on the encoder's side).
 
-    Self-attention: 2·b·s·L·kv_heads·head_dim·bytes, s capped by the window in layers that have one. Cross-attention
-    keeps keys and values of the encoder's output in every decoder layer. Checked against vLLM's figure for
-    Mistral-24B (163,840 bytes a token).
+    Self-attention: 2·b·s·L·kv_heads·head_dim·bytes, s capped by the window in layers that have one; not in the pass
+    over a prompt (`whole_prompt`) by engines that drop what is out of the window later. Cross-attention keeps keys and
+    values of the encoder's output in every decoder layer. Checked against vLLM's figure for Mistral-24B (163,840 bytes
+    a token).
     """
     stack = model.decoder
     if stack is None:
@@ -54,7 +56,8 @@ def cache_size(
     total = largest = 0.0
     parts = []
     for layers in stack.attention:
-        seen = min(tokens, layers.window) if layers.window and engine.cache != "static" else tokens
+        windowed = layers.window and engine.cache != "static" and not (whole_prompt and engine.keeps_whole_prompt)
+        seen = min(tokens, layers.window or tokens) if windowed else tokens
         elements = _layer_elements(layers, stack.heads, tensor_parallel, engine.expands_kv)
         layer = batch * seen * elements * element_bytes
         total += layer * layers.layers

@@ -34,6 +34,12 @@ class Quirks:
     """Tensors of the embeddings' size that the caller holds while the layers run."""
     eager_only: bool = False
     """transformers has no sdpa for it."""
+    sinks: bool = False
+    """A learned logit a head joins the scores before the softmax."""
+    shared_first: bool = False
+    """What all tokens pass beside the experts is computed before them."""
+    clamped_experts: bool = False
+    """Experts have biases, gathered for every row, and clamp gate and up in steps of their own."""
 
 
 PLAIN = Quirks()
@@ -44,13 +50,17 @@ QUIRKS: dict[str, Quirks] = {
     "mistral": _FP32_SOFTMAX,
     "mixtral": _FP32_SOFTMAX,
     "qwen2": _FP32_SOFTMAX,
-    "qwen2_moe": _FP32_SOFTMAX,
+    "qwen2_moe": Quirks(fp32_softmax=True, shared_first=True),
     "qwen3": _FP32_SOFTMAX,
     "qwen3_moe": _FP32_SOFTMAX,
     "granite": _FP32_SOFTMAX,
     "gemma": _FP32_SOFTMAX,
     "gemma2": Quirks(fp32_softmax=True, eager_only=True),
+    "gemma3": _FP32_SOFTMAX,
     "gemma3_text": _FP32_SOFTMAX,
+    "gpt_oss": Quirks(eager_only=True, sinks=True, clamped_experts=True),
+    "deepseek_v2": _FP32_SOFTMAX,
+    "deepseek_v3": _FP32_SOFTMAX,
     "opt": _FP32_SOFTMAX,
     "phi": Quirks(fp32_softmax=True, holds_weights=""),
     "phi3": Quirks(fp32_softmax=True, fused_qkv=True, fused_gate=True),
@@ -65,6 +75,9 @@ QUIRKS: dict[str, Quirks] = {
     "roberta": _BERT,
     "xlm-roberta": _BERT,
     "distilbert": _BERT,
+    "camembert": _BERT,
+    "albert": _BERT,
+    "deberta": Quirks(post_norm=True, eager_only=True),
     "deberta-v2": Quirks(post_norm=True, eager_only=True),
     "xlnet": Quirks(post_norm=True, eager_only=True),
     "bart": Quirks(post_norm=True, held_inputs=2),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sizing.memory.terms import Term, term
-from sizing.models.facts import ModelFacts
+from sizing.models.facts import ModelFacts, Tensor
 from sizing.units import GIB, MIB
 
 # Device memory of a process that has run a model, less what PyTorch reserved. Measured: 0.47 GiB for the bare context
@@ -76,13 +76,16 @@ def context_terms(tensor_parallel: int = 1) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def weight_rounding(model: ModelFacts, bytes_per_element: float, tensor_parallel: int = 1) -> float:
-    """Bytes lost when every large weight gets a segment of its own (a replay of the allocator's rounding)."""
+def weight_rounding(model: ModelFacts, width: Callable[[Tensor], float], tensor_parallel: int = 1) -> float:
+    """Bytes lost when every large weight gets a segment of its own (a replay of the allocator's rounding).
+
+    `width`: bytes of an element of a tensor as it is loaded.
+    """
     lost = 0.0
     for tensor in model.tensors:
         if tensor.tied_to:
             continue
-        size = math.prod(tensor.shape) * bytes_per_element
+        size = math.prod(tensor.shape) * width(tensor)
         if tensor.shard != "none":
             size /= tensor_parallel
         if size >= LARGE_BLOCK:

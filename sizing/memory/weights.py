@@ -15,6 +15,8 @@ def is_quantized(tensor: Tensor, dtype: DType, engine: Engine) -> bool:
     """Whether a quantizer turns `tensor`: the layers' linear weights, the output projection where the engine does."""
     if not dtype.quantized or tensor.kind != "linear" or tensor.keep_fp32:
         return False
+    if tensor.bare and dtype.bitsandbytes and engine.turns_linear_modules_only:
+        return False
     return tensor.part != "head" or engine.quantizes_head
 
 
@@ -48,6 +50,11 @@ def shard_of(tensor: Tensor, tensor_parallel: int, kv_heads: int, engine: Engine
     if tensor.shard == "column" and any(part in tensor.name for part in (".k_proj.", ".v_proj.", ".key.", ".value.")):
         return 1.0 / min(tensor_parallel, max(1, kv_heads))
     return 1.0 / tensor_parallel
+
+
+def element_bytes(tensor: Tensor, dtype: DType, engine: Engine) -> float:
+    """Bytes of one element of `tensor` on the device, scales per group included."""
+    return dtype.weight_bytes if is_quantized(tensor, dtype, engine) else kept_bytes(tensor, dtype)
 
 
 def stored_bytes(tensor: Tensor, dtype: DType, engine: Engine) -> float:
@@ -97,6 +104,13 @@ def weight_terms(model: ModelFacts, dtype: DType, engine: Engine, tensor_paralle
         name = "weights kept in fp32" if size == 4.0 else "weights kept in 16 bit"
         terms.append(term(name, plain[size], f"{count(plain_elements[size])} parameters × {size:g} bytes{split}"))
     return tuple(terms)
+
+
+def bare_bytes(model: ModelFacts, dtype: DType, engine: Engine) -> float:
+    """Bytes of linear weights that bitsandbytes leaves in 16 bit because no `nn.Linear` holds them; 0 mostly."""
+    if not (dtype.bitsandbytes and engine.turns_linear_modules_only):
+        return 0.0
+    return sum(t.numel * dtype.kept_bytes for t in model.tensors if t.bare and t.kind == "linear")
 
 
 def largest_quantized_matrix(model: ModelFacts, dtype: DType, engine: Engine, tensor_parallel: int = 1) -> float:

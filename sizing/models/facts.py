@@ -35,6 +35,9 @@ class Tensor:
     """One of a mixture's experts: a token passes only some of them."""
     keep_fp32: bool = False
     """transformers keeps it in fp32 when the model is loaded in fp16 or quantized (T5's `wo`)."""
+    bare: bool = False
+    """transformers 5 holds it outside an `nn.Linear`: a mixture's experts stacked in one parameter, Falcon's own class.
+    bitsandbytes turns nothing else than an `nn.Linear`."""
     tied_to: str = ""
     """Name of the tensor whose storage it shares; a tied tensor adds no parameters."""
 
@@ -65,6 +68,17 @@ class AttentionLayers:
 
 
 @dataclass(frozen=True, slots=True)
+class Latent:
+    """Sizes of multi-head latent attention (arXiv:2405.04434): the latent that is cached, a head's rotary part and
+    value, and the rank of the query's own latent (0: none)."""
+
+    rank: int
+    rope: int
+    value: int
+    query_rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """A tower of layers. `intermediate_size` is the MLP width that one token passes (active experts together)."""
 
@@ -77,8 +91,11 @@ class Stack:
     gated: bool
     attention: tuple[AttentionLayers, ...]
     cross_attention: bool = False
+    latent: Latent | None = None
     experts: int = 0
     experts_per_token: int = 0
+    expert_size: int = 0
+    """MLP width of one routed expert; what `intermediate_size` has beyond the chosen ones is shared by all tokens."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     position: Literal["learned", "sinusoidal", "rotary", "alibi", "relative", "none"] = "learned"
     activation: str = "gelu"

@@ -50,8 +50,13 @@ def kept_width(setup: TrainingSetup) -> int:
     return 2 if deepspeed(setup) or fsdp(setup) else 4
 
 
-def is_turned(tensor: Tensor) -> bool:
-    """Whether bitsandbytes or GPTQ quantizes `tensor`: linear weights of the layers, not the head, not T5's `wo`."""
+def is_turned(tensor: Tensor, setup: TrainingSetup) -> bool:
+    """Whether bitsandbytes or GPTQ quantizes `tensor`: linear weights of the layers, not the head, not T5's `wo`.
+
+    Under transformers 5 bitsandbytes turns nothing but an `nn.Linear`: not a mixture's stacked experts.
+    """
+    if tensor.bare and setup.framework == "transformers" and base_dtype(setup).bitsandbytes:
+        return False
     return tensor.kind == "linear" and tensor.part != "head" and not tensor.keep_fp32 and tensor.layered
 
 
@@ -88,7 +93,7 @@ def base_parts(model: ModelFacts, setup: TrainingSetup) -> tuple[Part, ...]:
     rows = 0.0
     for t in model.tensors:
         share = shard_share(t, degree)
-        if is_turned(t):
+        if is_turned(t, setup):
             turned += t.numel * share
             rows += t.rows * share
         elif t.keep_fp32:

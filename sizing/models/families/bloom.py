@@ -57,7 +57,7 @@ def layout(config: Config) -> Layout:
             gated=False,
             attention=(AttentionLayers(layers, heads, head_dim, head_dim),),
             position="alibi",
-            activation="gelu",
+            activation="bloom_gelu",
             dropout=probability(config, "hidden_dropout"),
             attention_dropout=probability(config, "attention_dropout"),
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sizing.errors import UserError
-from sizing.models.facts import AttentionLayers, Stack
+from sizing.models.facts import AttentionLayers, Latent, Stack
 from sizing.models.families.layout import (
     Config,
     Layout,
@@ -20,8 +20,8 @@ from sizing.models.families.layout import (
 def layout(config: Config) -> Layout:
     """`deepseek_v2`, `deepseek_v3`.
 
-    The cache holds one latent and one rotary key a token, whatever the number of heads (as vLLM and SGLang keep it;
-    transformers caches the expanded keys and values, `heads` times wider).
+    The cache holds one latent and one rotary key a token, whatever the number of heads, with vLLM and SGLang as with
+    transformers 5, which expands them layer by layer (`DeepseekV3Attention.expand_kv`).
     """
     hidden, layers = positive_int(config, "hidden_size"), layer_count(config, "num_hidden_layers")
     heads, vocab = positive_int(config, "num_attention_heads"), positive_int(config, "vocab_size")
@@ -42,10 +42,10 @@ def layout(config: Config) -> Layout:
 
     t = Tensors()
     t.add("model.embed_tokens.weight", (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)
-    if config.get("q_lora_rank") is None:
+    rank = 0 if config.get("q_lora_rank") is None else positive_int(config, "q_lora_rank")
+    if not rank:
         t.linear(f"{attention}.q_proj", heads * (plain + rope), hidden, layers, shard="column")
     else:
-        rank = positive_int(config, "q_lora_rank")
         t.linear(f"{attention}.q_a_proj", rank, hidden, layers, bias=bias)
         t.norm(f"{attention}.q_a_layernorm", rank, layers)
         t.linear(f"{attention}.q_b_proj", heads * (plain + rope), rank, layers, shard="column")
@@ -83,12 +83,17 @@ def layout(config: Config) -> Layout:
             intermediate_size=max(chosen * width + shared, ff if dense else 0),
             gated=True,
             attention=(AttentionLayers(layers, 1, latent + rope, 0),),
+            latent=Latent(latent, rope, value, rank),
             experts=experts if sparse else 0,
             experts_per_token=chosen if sparse else 0,
+            expert_size=width if sparse else 0,
             norm="rmsnorm",
             position="rotary",
             activation=text(config, "hidden_act", "silu"),
             attention_dropout=probability(config, "attention_dropout"),
         ),
-        notes=("the cache holds latents (multi-head latent attention); transformers itself keeps them expanded",),
+        notes=(
+            "the cache holds latents (multi-head latent attention); transformers before 5 keeps them expanded, "
+            f"{heads * (plain + rope + value) / (latent + rope):.0f} times as large",
+        ),
     )

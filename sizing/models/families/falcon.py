@@ -39,13 +39,16 @@ def layout(config: Config) -> Layout:
     tied = flag(config, "tie_word_embeddings", True)
     embedding = "transformer.word_embeddings.weight"
 
+    # transformers' FalconLinear adds its bias apart; it is a class of its own.
     t = Tensors()
     t.add(embedding, (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)
     fused = hidden + 2 * kv_heads * head_dim
-    t.linear("transformer.h.self_attention.query_key_value", fused, hidden, layers, bias=bias, shard="column")
-    t.linear("transformer.h.self_attention.dense", hidden, hidden, layers, bias=bias, shard="row")
-    t.linear("transformer.h.mlp.dense_h_to_4h", ff, hidden, layers, bias=bias, shard="column")
-    t.linear("transformer.h.mlp.dense_4h_to_h", hidden, ff, layers, bias=bias, shard="row")
+    t.linear(
+        "transformer.h.self_attention.query_key_value", fused, hidden, layers, bias=bias, shard="column", bare=True
+    )
+    t.linear("transformer.h.self_attention.dense", hidden, hidden, layers, bias=bias, shard="row", bare=True)
+    t.linear("transformer.h.mlp.dense_h_to_4h", ff, hidden, layers, bias=bias, shard="column", bare=True)
+    t.linear("transformer.h.mlp.dense_4h_to_h", hidden, ff, layers, bias=bias, shard="row", bare=True)
     if grouped and norms == 2:
         t.norm("transformer.h.ln_attn", hidden, layers, bias=True)
         t.norm("transformer.h.ln_mlp", hidden, layers, bias=True)

@@ -75,6 +75,7 @@ def layout(config: Config, stored: Sequence[Stored]) -> Layout:
     tensors = []
     for (plain, shape), count in groups.items():
         kind, head = _kind(plain, shape, vocab)
+        expert = bool(experts and chosen) and ".experts" in plain
         tensors.append(
             Tensor(
                 plain,
@@ -83,7 +84,8 @@ def layout(config: Config, stored: Sequence[Stored]) -> Layout:
                 part="head" if head else "shared" if kind == "embedding" else "decoder",
                 kind=kind,
                 layered=plain in numbered,
-                expert=bool(experts and chosen) and ".experts" in plain,
+                expert=expert,
+                bare=expert,
             )
         )
     if not tensors:

@@ -67,6 +67,7 @@ def layout(config: Config) -> Layout:
             attention=attention_layers({"sliding_window": 128, **config}, layers, kv_heads, head_dim, pattern=2),
             experts=experts,
             experts_per_token=chosen,
+            expert_size=ff,
             norm="rmsnorm",
             position="rotary",
             activation="silu",

@@ -188,10 +188,15 @@ class Tensors:
         layered: bool = True,
         expert: bool = False,
         keep_fp32: bool = False,
+        bare: bool = False,
         tied_to: str = "",
     ) -> None:
+        """`count` tensors of `shape`. An expert is `bare`: transformers 5 stacks a layer's experts in one parameter."""
         if count:
-            self.items.append(Tensor(name, shape, count, part, kind, shard, layered, expert, keep_fp32, tied_to))
+            held_apart = bare or expert
+            self.items.append(
+                Tensor(name, shape, count, part, kind, shard, layered, expert, keep_fp32, held_apart, tied_to)
+            )
 
     def linear(
         self,
@@ -206,9 +211,10 @@ class Tensors:
         layered: bool = True,
         expert: bool = False,
         keep_fp32: bool = False,
+        bare: bool = False,
     ) -> None:
         """A linear layer: weight [out_features, in_features], and its bias where it has one."""
-        kept = {"part": part, "layered": layered, "expert": expert, "keep_fp32": keep_fp32}
+        kept = {"part": part, "layered": layered, "expert": expert, "keep_fp32": keep_fp32, "bare": bare}
         self.add(f"{name}.weight", (out_features, in_features), count, shard=shard, **kept)  # type: ignore[arg-type]
         if bias:
             bias_shard: Shard = shard if shard == "column" else "none"

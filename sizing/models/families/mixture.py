@@ -49,7 +49,7 @@ def layout(config: Config) -> Layout:
         t.linear(f"{block}.shared_expert.gate_proj", shared, hidden, sparse, shard="column")
         t.linear(f"{block}.shared_expert.up_proj", shared, hidden, sparse, shard="column")
         t.linear(f"{block}.shared_expert.down_proj", hidden, shared, sparse, shard="row")
-        t.add(f"{block}.shared_expert_gate.weight", (1, hidden), sparse, kind="other")
+        t.linear(f"{block}.shared_expert_gate", 1, hidden, sparse)
 
     def placed(tensor: Tensor) -> Tensor | None:
         if ".mlp." not in tensor.name:
@@ -65,5 +65,6 @@ def layout(config: Config) -> Layout:
             intermediate_size=chosen * width + shared,
             experts=experts,
             experts_per_token=chosen,
+            expert_size=width,
         ),
     )
