@@ -42,6 +42,14 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
+def folded(out: Console, text: str, indent: str = "  ", *, margin: int = 0) -> None:
+    """Print `text` folded to the width less `margin`; lines after the first stand two columns further in."""
+    from textwrap import fill
+
+    width, further = out.width - margin, indent + "  "
+    out.print(fill(text, width, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False))
+
+
 def table(*columns: str, right: tuple[str, ...] = (), title: str = "", wrap: tuple[str, ...] = ()) -> Table:
     """A table with the headings `columns`; those in `right` hold numbers, those in `wrap` long text that may wrap.
 

@@ -112,26 +112,20 @@ def _ask_one(question: Question, *, optional: bool) -> Any:
 
 
 def _show(assessment: Assessment) -> None:
-    from textwrap import fill
-
     from rich.text import Text
 
-    from berth.output import console
+    from berth.output import console, folded
 
     out = console()
-
-    def indented(text: str) -> None:
-        out.print(fill(text, out.width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
-
     out.print(Text(f"{assessment.verdict}: ", style="bold") + Text(assessment.summary))
     for title, decides in (("Because", True), ("And", False)):
         reasons = [r for r in assessment.reasons if r.decides is decides]
         if reasons:
             out.print(f"\n{title}")
         for reason in reasons:
-            indented(f"{BY_KEY[reason.question].flag} {reason.given}: {reason.says}")
+            folded(out, f"{BY_KEY[reason.question].flag} {reason.given}: {reason.says}")
     out.print("\nNext")
     for step in assessment.next:
-        indented(f"{step.when}:")
+        folded(out, f"{step.when}:")
         # A command must survive being copied, so it is never folded.
         out.print(f"    {step.command}", soft_wrap=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itertools import groupby
-from textwrap import fill
 from typing import TYPE_CHECKING
 
-from berth.output import table
+from berth.output import folded, table
+from berth.show.memory import between, term_rows
 from sizing.cost import Costs, hours_in_words
 from sizing.memory.loading import usable_ram_bytes
 from sizing.throughput.ranges import Range
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sizing.choose import Choice, Chosen
     from sizing.choosing.refusal import Refusal
     from sizing.measured.outcome import Outcome
-    from sizing.memory.terms import Breakdown
 
 _FIRST_OF_GROUP = 3
 
@@ -38,19 +37,15 @@ def show_choice(out: Console, choice: Choice, chosen: Chosen, costs: Costs, outc
 def show_measured(out: Console, outcome: Outcome) -> None:
     """What was measured, what follows from it, and which of the figures below were measured."""
     files = ", ".join(f"{m.path} ({m.device}, {m.measured_at[:10]})" for m in outcome.calibration.measured)
-    _line(out, f"Measured: {files}", "")
+    folded(out, f"Measured: {files}", "")
     for line in outcome.lines():
-        _line(out, line)
+        folded(out, line)
     kinds: dict[str, list[str]] = {}
     for name, origin in outcome.origins():
         kinds.setdefault(origin, []).append(name)
     for origin in ("measured", "carried over", "estimated"):
         if origin in kinds:
-            _line(out, f"{origin}: {', '.join(kinds[origin])}")
-
-
-def _line(out: Console, text: str, indent: str = "  ") -> None:
-    out.print(fill(text, out.width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False))
+            folded(out, f"{origin}: {', '.join(kinds[origin])}")
 
 
 def usd(amount: float) -> str:
@@ -84,10 +79,10 @@ def _show_machine(out: Console, choice: Choice, chosen: Chosen) -> None:
     if len(headline) <= out.width:
         out.print(headline)
     else:
-        _line(out, headline.plain, "")
+        folded(out, headline.plain, "")
     gpus = f"{chosen.instance.gpu_count:g} × {gpu.name if gpu else 'no GPU'}"
     copies = f", {serving.copies} copies of the model" if serving.copies > 1 else ""
-    _line(
+    folded(
         out,
         f"{gpus}, {chosen.instance.memory_bytes / GIB:g} GiB of RAM{copies}; {serving.dtype}, "
         f"batch {serving.batch}, {chosen.max_batch:,} at most",
@@ -98,16 +93,16 @@ def _show_machine(out: Console, choice: Choice, chosen: Chosen) -> None:
         tokens = f"{work.input_tokens:,} tokens in" + (f", {work.output_tokens:,} out" if work.output_tokens else "")
         out_rate = f", {chosen.speed.output_tokens_per_s.likely:,.0f} tokens/s" if work.output_tokens else ""
         first = f", first token after {chosen.speed.first_token.likely:.2g} s" if work.output_tokens else ""
-        _line(out, f"{what} ({tokens}) takes {seconds(chosen.speed.total)}{first}{out_rate}")
+        folded(out, f"{what} ({tokens}) takes {seconds(chosen.speed.total)}{first}{out_rate}")
     if choice.workload.requests_per_day is not None and serving.requests_per_s_per_host is not None:
-        _line(
+        folded(
             out,
             f"{whole(choice.workload.requests_per_day)} requests a day over {choice.workload.hours_per_day:g} hours, "
             f"peak {choice.workload.peak_factor:g} × the mean; a host is planned for "
             f"{serving.requests_per_s_per_host * 3600:,.0f} an hour",
         )
     for note in choice.notes:
-        _line(out, note)
+        folded(out, note)
 
 
 def _show_memory(out: Console, choice: Choice, chosen: Chosen) -> None:
@@ -116,15 +111,13 @@ def _show_memory(out: Console, choice: Choice, chosen: Chosen) -> None:
         return
     each = f"each of {serving.gpus_per_copy} {gpu.name}" if serving.gpus_per_copy > 1 else f"the {gpu.name}"
     drawn = table("GPU memory", "GiB", "how", right=("GiB",), wrap=("how",))
-    for term in choice.memory.device.terms:
-        if term.bytes >= GIB / 200:
-            drawn.add_row(term.name, f"{term.bytes / GIB:,.2f}", term.formula)
-    small = sum(t.bytes for t in choice.memory.device.terms if t.bytes < GIB / 200)
-    if small:
-        drawn.add_row("the rest", f"{small / GIB:,.2f}", "terms under 0.005 GiB")
+    for row in term_rows(choice.memory.device):
+        drawn.add_row(*row)
     drawn.add_section()
     drawn.add_row(
-        "in all", f"{choice.memory.device.total_bytes / GIB:,.2f}", _of(choice.memory.device, gpu.memory_bytes)
+        "in all",
+        f"{choice.memory.device.total_bytes / GIB:,.2f}",
+        f"of {gib(gpu.memory_bytes)} that the driver leaves ({between(choice.memory.device)})",
     )
     drawn.add_row(
         "rule of thumb",
@@ -135,17 +128,12 @@ def _show_memory(out: Console, choice: Choice, chosen: Chosen) -> None:
     out.print(drawn)
     usable = usable_ram_bytes(chosen.instance.memory_bytes)
     out.print()
-    _line(
+    folded(
         out,
         f"Memory on {each} at batch {serving.batch} in {serving.dtype}. System RAM while loading "
         f"({choice.wishes.loading}): {gib(choice.memory.host.total_bytes)} of {gib(usable)} usable.",
         "",
     )
-
-
-def _of(memory: Breakdown, capacity: int) -> str:
-    low, high = memory.total("driver", "low"), memory.total("driver", "high")
-    return f"of {gib(capacity)} that the driver leaves ({low / GIB:,.2f} to {high / GIB:,.2f})"
 
 
 def _show_costs(out: Console, costs: Costs) -> None:
@@ -179,29 +167,29 @@ def _show_costs(out: Console, costs: Costs) -> None:
     out.print()
     out.print(drawn)
     out.print()
-    _line(out, f"{hosts}, {hours_in_words(costs.hours_per_day)}; reserved and savings plans are paid for all 730.", "")
+    folded(out, f"{hosts}, {hours_in_words(costs.hours_per_day)}; reserved and savings plans are paid for all 730.", "")
     dates: dict[str, list[str]] = {}
     for line in costs.lines:
         dates.setdefault(line.as_of, []).append(line.pay)
     if endpoint.as_of:
         dates.setdefault(endpoint.as_of, []).append("SageMaker")
     days = (f"{day} ({', '.join(what)})" for day, what in dates.items())
-    _line(out, f"Prices of {', '.join(days)}.", "")
+    folded(out, f"Prices of {', '.join(days)}.", "")
     if costs.basis:
-        _line(out, f"Per request: {costs.basis}.", "")
+        folded(out, f"Per request: {costs.basis}.", "")
     if endpoint.usd_per_hour is None:
-        _line(out, f"SageMaker endpoint {endpoint.instance_type}: {endpoint.note}.", "")
+        folded(out, f"SageMaker endpoint {endpoint.instance_type}: {endpoint.note}.", "")
     elif endpoint.difference_percent is not None:
         more = "dearer" if endpoint.difference_percent >= 0 else "cheaper"
         percent = f"{abs(endpoint.difference_percent):.0f} % {more} than on demand"
-        _line(out, f"SageMaker endpoint {endpoint.instance_type}: {percent}.", "")
+        folded(out, f"SageMaker endpoint {endpoint.instance_type}: {percent}.", "")
     if costs.upfront:
-        _line(out, "Other terms, an hour: " + ", ".join(f"{n} {usd(r)}" for n, r in costs.upfront) + ".", "")
+        folded(out, "Other terms, an hour: " + ", ".join(f"{n} {usd(r)}" for n, r in costs.upfront) + ".", "")
     for line in costs.lines:
         if line.note:
-            _line(out, f"{line.pay}: {line.note}.", "")
+            folded(out, f"{line.pay}: {line.note}.", "")
     if costs.unpriced:
-        _line(out, f"Unpriced: {', '.join(costs.unpriced)} (`berth catalog refresh` looks them up).", "")
+        folded(out, f"Unpriced: {', '.join(costs.unpriced)} (`berth catalog refresh` looks them up).", "")
 
 
 def _show_rare_use(out: Console, costs: Costs) -> None:
@@ -210,7 +198,7 @@ def _show_rare_use(out: Console, costs: Costs) -> None:
         return
     steps = rare.start_up
     out.print()
-    _line(
+    folded(
         out,
         f"Used rarely? A fresh machine answers after {_minutes(steps.total)}: boot {steps.boot.likely:.0f} s, "
         f"container image {steps.image.likely:.0f} s, model download {steps.download.likely:.0f} s, "
@@ -218,7 +206,7 @@ def _show_rare_use(out: Console, costs: Costs) -> None:
         "",
     )
     if costs.reserved_pays_above_hours is not None:
-        _line(
+        folded(
             out, f"reserved-1y costs less than on demand above {costs.reserved_pays_above_hours:.1f} hours a day.", ""
         )
     if rare.busy_hours_per_day is None and costs.hours_per_day >= 24.0:
@@ -244,7 +232,7 @@ def _show_refused(out: Console, refused: tuple[Refusal, ...]) -> None:
         said = [f"{_some(names)}: {reason}" for reason, names in types.items()][:_FIRST_OF_GROUP]
         rest = len(group) - sum(len(names) for names in list(types.values())[:_FIRST_OF_GROUP])
         more = f"; and {rest} more" if rest else ""
-        _line(out, f"{kind} ({len(group)}): {'; '.join(said)}{more}")
+        folded(out, f"{kind} ({len(group)}): {'; '.join(said)}{more}")
 
 
 def _some(names: list[str]) -> str:

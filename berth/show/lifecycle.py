@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from berth.output import console
+from berth.output import console, folded
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -152,4 +152,4 @@ def paragraph(out: Any, title: str, lines: list[str]) -> None:
         return
     out.print(f"\n{title}")
     for line in lines:
-        out.print(fill(line, out.width - 2, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
+        folded(out, line, margin=2)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import groupby
-from textwrap import fill
 from typing import TYPE_CHECKING
 
-from berth.output import table
+from berth.output import folded, table
 from berth.show.choice import usd
+from berth.show.memory import term_rows
 from sizing.memory.loading import usable_ram_bytes
 from sizing.training_plan.costs import cost_lines
 from sizing.units import GIB, count, gib, whole
@@ -55,10 +55,6 @@ def duration(hours: float) -> str:
     return f"{days} d {rest} h"
 
 
-def _line(out: Console, text: str, indent: str = "  ") -> None:
-    out.print(fill(text, out.width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False))
-
-
 def _between(figure: Range) -> str:
     return f"{duration(figure.low)} and {duration(figure.high)}"
 
@@ -69,7 +65,7 @@ def _show_plan(out: Console, found: TrainingPlan, plan: Plan) -> None:
     model, task, setup, gpu = found.model, found.task, plan.setup, plan.instance.gpu
     out.print(f"{model.name}: {count(model.params)} parameters, {model.architecture}, {model.licence}")
     epochs = f"{task.epochs:g} epoch{'s' if task.epochs != 1 else ''}"
-    _line(
+    folded(
         out, f"{whole(task.examples)} examples, {epochs}, {plan.global_batch} a step: {plan.steps:,} steps", indent=""
     )
     out.print()
@@ -79,25 +75,25 @@ def _show_plan(out: Console, found: TrainingPlan, plan: Plan) -> None:
         + Text(f"{duration(plan.hours)}, {usd(plan.usd.likely)}", style="bold")
         + Text(f" at {usd(plan.usd_per_hour)} an hour")
     )
-    _line(out, f"between {_between(plan.time.hours)}, {usd(plan.usd.low)} and {usd(plan.usd.high)}")
+    folded(out, f"between {_between(plan.time.hours)}, {usd(plan.usd.low)} and {usd(plan.usd.high)}")
     each = (
         f" × {setup.gradient_accumulation_steps} steps of accumulation" if setup.gradient_accumulation_steps > 1 else ""
     )
-    _line(
+    folded(
         out,
         f"{setup.method} fine-tuning in {setup.precision} with {setup.optimizer} on {setup.gpus} × "
         f"{gpu.name if gpu else 'no GPU'}: {plan.strategy.label}; micro-batch {setup.micro_batch}{each}",
     )
     if gpu is not None:
         device = plan.memory.device
-        _line(
+        folded(
             out,
             f"GPU memory {gib(device.total_bytes)} of {gib(gpu.memory_bytes)} each: {plan.free_share:.0%} left free "
             f"({gib(device.total('driver', 'low'))} to {gib(device.total('driver', 'high'))}); system RAM "
             f"{gib(plan.memory.host.total_bytes)} of {gib(usable_ram_bytes(plan.instance.memory_bytes))} usable",
         )
     for note in found.notes:
-        _line(out, note)
+        folded(out, note)
 
 
 def _show_methods(out: Console, found: TrainingPlan) -> None:
@@ -136,7 +132,7 @@ def _show_front(out: Console, found: TrainingPlan, plan: Plan) -> None:
     out.print()
     out.print(drawn)
     out.print()
-    _line(out, "No other plan is both faster and cheaper than one of these.", "")
+    folded(out, "No other plan is both faster and cheaper than one of these.", "")
 
 
 def _show_time(out: Console, plan: Plan) -> None:
@@ -159,7 +155,7 @@ def _show_time(out: Console, plan: Plan) -> None:
     shares = ", ".join(f"{name} {part / step.total:.0%}" for name, part in parts.items() if part / step.total >= 0.005)
     out.print()
     mfu = plan.mfu
-    _line(
+    folded(
         out,
         f"A step takes {step.total:,.3g} s: {shares}. The GPU is counted on for {mfu.share.likely:.0%} of its "
         f"published throughput ({mfu.share.low:.0%} to {mfu.share.high:.0%}; {mfu.how}: {mfu.source}).",
@@ -174,12 +170,8 @@ def _clock(seconds: float) -> str:
 def _show_memory(out: Console, plan: Plan) -> None:
     drawn = table("GPU memory, each", "GiB", "how", right=("GiB",), wrap=("how",))
     device = plan.memory.device
-    small = sum(t.bytes for t in device.terms if t.bytes < GIB / 200)
-    for term in device.terms:
-        if term.bytes >= GIB / 200:
-            drawn.add_row(term.name, f"{term.bytes / GIB:,.2f}", term.formula)
-    if small:
-        drawn.add_row("the rest", f"{small / GIB:,.2f}", "terms under 0.005 GiB")
+    for row in term_rows(device):
+        drawn.add_row(*row)
     drawn.add_section()
     drawn.add_row("in all", f"{device.total_bytes / GIB:,.2f}", str(plan.memory.assumptions.get("strategy", "")))
     out.print()
@@ -197,8 +189,8 @@ def _show_costs(out: Console, plan: Plan, hardware: Hardware) -> None:
     out.print()
     unpriced = [line.pay for line in lines if line.usd is None]
     if unpriced:
-        _line(out, f"Unpriced: {', '.join(unpriced)} (`berth catalog refresh` looks them up).", "")
-    _line(out, "Machines only: storage, data transfer and taxes come on top.", "")
+        folded(out, f"Unpriced: {', '.join(unpriced)} (`berth catalog refresh` looks them up).", "")
+    folded(out, "Machines only: storage, data transfer and taxes come on top.", "")
 
 
 def _show_refused(out: Console, refused: tuple[Refused, ...]) -> None:
@@ -207,10 +199,10 @@ def _show_refused(out: Console, refused: tuple[Refused, ...]) -> None:
     for kind, members in groupby(refused, key=lambda r: r.kind):
         group = list(members)
         if kind in _PLAIN:
-            _line(out, f"{kind}: {', '.join(r.instance_type for r in group)}")
+            folded(out, f"{kind}: {', '.join(r.instance_type for r in group)}")
             continue
         for refusal in group[:_FIRST_OF_KIND]:
-            _line(out, f"{refusal.instance_type}: {refusal.reason}")
+            folded(out, f"{refusal.instance_type}: {refusal.reason}")
         if len(group) > _FIRST_OF_KIND:
             names = ", ".join(r.instance_type for r in group[_FIRST_OF_KIND:])
-            _line(out, f"{kind}, also: {names}")
+            folded(out, f"{kind}, also: {names}")
