@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model_runtime.errors import ModelError
 from model_runtime.manifest import NAME, Entry, parse_manifest, safe_path, sha256_of
+from model_runtime.progress import Bytes
 
 PART_BYTES = 32 << 20
 """Bytes of one ranged request: large enough that S3's latency (about 0.1 s) is small beside it."""
@@ -20,9 +24,6 @@ WORKERS = 16
 _TRIES = 4
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot", ".onnx")
 _SPARE_BYTES = 64 << 20
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes that are there and the bytes wanted, from several threads, one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def fetch_s3(
     folder: Path,
     *,
     client: Any = None,
-    progress: Progress | None = None,
+    progress: Bytes | None = None,
     manifest_sha256: str = "",
     workers: int = WORKERS,
     part_bytes: int = PART_BYTES,
@@ -73,12 +74,40 @@ def fetch_s3(
     `folder` last; without one the files are those that S3 lists, and only their sizes can be compared (`verified` is
     False). `manifest_sha256` is the manifest's own SHA-256 where it is known: another manifest, or none, is refused.
     A file stands under its name only when it is whole. What an earlier, cut run has written is kept: finished ranges
-    are noted beside the file. Raises `ModelError` when the prefix is empty, the disk too small, or a file damaged.
+    are noted beside the file. A process that wants the same folder waits, and finds the files there. Raises
+    `ModelError` when the prefix is empty, the disk too small, or a file damaged.
     """
     bucket, prefix = split_s3(uri)
     client = client or _client(workers)
     entries, manifest = _entries(client, bucket, prefix, uri, manifest_sha256)
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        return _bring(client, bucket, prefix, uri, entries, manifest, folder, progress, workers, part_bytes)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One at a time in `folder`, over processes: an engine starts a worker for each GPU, and all want the weights."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _bring(
+    client: Any,
+    bucket: str,
+    prefix: str,
+    uri: str,
+    entries: tuple[Entry, ...],
+    manifest: bytes | None,
+    folder: Path,
+    progress: Bytes | None,
+    workers: int,
+    part_bytes: int,
+) -> Fetched:
     if manifest is not None:
         (folder / NAME).unlink(missing_ok=True)  # until all is there the folder must not be taken for whole
     jobs = [_File(client, bucket, prefix, entry, folder, part_bytes) for entry in entries]
@@ -147,7 +176,7 @@ def _entries(
 class _Meter:
     """Bytes that are there of the bytes wanted."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, progress: Bytes | None) -> None:
         self.total = total
         self.there = 0
         self._progress = progress
@@ -202,11 +231,11 @@ class _File:
         self.todo = [start for start in starts if start not in done]
 
     def _head(self, size: int) -> str:
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             head = self.client.head_object(Bucket=self.bucket, Key=self.key)
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             raise ModelError(f"s3://{self.bucket}/{self.key} cannot be read: {error}") from error
         if int(head["ContentLength"]) != size:
             raise ModelError(

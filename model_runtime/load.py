@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_runtime.errors import ModelError
-from model_runtime.fetch import Progress, fetch_s3, is_s3, wanted_files
+from model_runtime.fetch import fetch_s3, is_s3, wanted_files
 from model_runtime.precision import Device, check_quantization, choose_dtype, find_device, torch_dtype
+from model_runtime.progress import Lines, Progress, downloading
 
 Architecture = Literal["encoder-only", "decoder-only", "encoder-decoder"]
 _CLASSIFIER = "ForSequenceClassification"
@@ -40,7 +41,8 @@ class Loaded:
     """A model ready to run.
 
     `input_window`, `total_window`: tokens of an input, and of input and output together; None where nothing limits
-    them. `weights_bytes`: bytes of parameters and buffers as they stand. `seconds`: download, load.
+    them. `weights_bytes`: bytes of parameters and buffers as they stand. `downloaded_bytes`: 0 where the files were
+    there. `seconds`: download, load.
     """
 
     model: Any
@@ -54,22 +56,34 @@ class Loaded:
     weights_bytes: int
     source: str
     folder: Path
+    downloaded_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def fetch(location: str, cache: Path | None = None, progress: Progress | None = None, client: Any = None) -> Path:
-    """The local folder of `location`: a folder itself, `s3://bucket/prefix`, or a hub id (`google/flan-t5-base`).
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A model's files on this disk; `downloaded_bytes` came for it, 0 where all was there."""
 
-    `cache`: where S3 downloads go (default: `models` in `BERTH_CACHE_DIR`, else in `~/.cache/berth`).
+    folder: Path
+    downloaded_bytes: int = 0
+
+
+def fetch(location: str, cache: Path | None = None, progress: Progress | None = None, client: Any = None) -> Local:
+    """Bring `location`: a folder (taken as it is), `s3://bucket/prefix`, or a hub id (`google/flan-t5-base`).
+
+    `cache`: where S3 downloads go (default: `models` in `BERTH_CACHE_DIR`, else in `~/.cache/berth`). The hub's go
+    where `HF_HUB_CACHE` says, and its client draws its own progress.
     """
     path = Path(location).expanduser()
     if path.is_dir():
-        return path
+        return Local(path)
     if is_s3(location):
         root = cache or Path(os.environ.get("BERTH_CACHE_DIR") or Path.home() / ".cache" / "berth") / "models"
         target = root / location.removeprefix("s3://").strip("/").replace("/", "--")
-        return fetch_s3(location, target, client=client, progress=progress).folder
+        told = None if progress is None else downloading(progress, location)
+        got = fetch_s3(location, target, client=client, progress=told)
+        return Local(got.folder, got.downloaded_bytes)
     if location.startswith((".", "/", "~")) or location.count("/") != 1:
         raise ModelError(
             f"{location!r} is no folder here; give a folder, s3://BUCKET/PREFIX, or a hub id (google/flan-t5-base)"
@@ -77,23 +91,34 @@ def fetch(location: str, cache: Path | None = None, progress: Progress | None = 
     return _from_hub(location)
 
 
-def _from_hub(model_id: str) -> Path:
+def _from_hub(model_id: str) -> Local:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    before = _hub_bytes(model_id)
     try:
         files = wanted_files(HfApi().list_repo_files(model_id))
-        return Path(snapshot_download(model_id, allow_patterns=sorted(files)))
+        folder = Path(snapshot_download(model_id, allow_patterns=sorted(files)))
+        return Local(folder, max(0, _hub_bytes(model_id) - before))
     except OfflineModeIsEnabled:
         pass  # an earlier download may be in the hub's cache
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(f"{model_id} cannot be fetched from the hub: {_one_line(error)}") from error
     try:
-        return Path(snapshot_download(model_id, local_files_only=True))
+        return Local(Path(snapshot_download(model_id, local_files_only=True)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(
             f"{model_id} is not in the hub's cache here and HF_HUB_OFFLINE is set; unset it, or give a folder"
         ) from error
+
+
+def _hub_bytes(model_id: str) -> int:
+    """Bytes of the model in the hub's cache, which holds files once as blobs, whole or begun."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=model_id, repo_type="model") / "blobs"
+    return sum(path.stat().st_size for path in blobs.glob("*"))
 
 
 def load(
@@ -105,11 +130,15 @@ def load(
     client: Any = None,
     say: Callable[[str], None] | None = None,
 ) -> Loaded:
-    """Fetch and load. Raises `ModelError` with one line for whatever cannot be loaded, and why."""
+    """Fetch and load. Raises `ModelError` with one line for whatever cannot be loaded, and why.
+
+    `progress` of a download; without it `say` gets a line a tenth.
+    """
     options = options or LoadOptions()
     say = say or (lambda _: None)
     started = time.monotonic()
-    folder = fetch(location, cache, progress, client)
+    local = fetch(location, cache, progress or Lines(say), client)
+    folder = local.folder
     fetched = time.monotonic()
     device = find_device(options.device)
     dtype = choose_dtype(options.dtype, device)
@@ -142,6 +171,7 @@ def load(
         weights_bytes=weights_bytes(model),
         source=location,
         folder=folder,
+        downloaded_bytes=local.downloaded_bytes,
         seconds={"download": fetched - started, "load": time.monotonic() - fetched},
         notes=notes,
     )

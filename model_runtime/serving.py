@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from model_runtime.feedback.journal import Journal
 from model_runtime.handler.bundle import differs_from_installed
 from model_runtime.handler.service import open_service
 from model_runtime.handler.settings import FILE, ServingSettings, read_folder
+from model_runtime.progress import Lines, Progress
 from model_runtime.server.app import Server, ServerLimits
 from model_runtime.server.run import Draining, listen, serve
 
@@ -43,14 +45,26 @@ def settings_of(folder: Path, overrides: Mapping[str, Any]) -> ServingSettings:
     raise ModelError(f"{folder} {what}; give a model folder (berth bundle) or a model's own folder")
 
 
-def open_and_serve(folder: Path, host: str, port: int, options: Options, *, say: Callable[[str], None]) -> None:
-    """Load the model of `folder` and serve it until SIGTERM or SIGINT. `say` gets lines for a person."""
+def open_and_serve(
+    folder: Path,
+    host: str,
+    port: int,
+    options: Options,
+    *,
+    say: Callable[[str], None],
+    watched: Callable[[], AbstractContextManager[Progress]] | None = None,
+) -> None:
+    """Load the model of `folder` and serve it until SIGTERM or SIGINT. `say` gets lines for a person.
+
+    `watched` gives who is told how far loading is; without it `say` gets lines.
+    """
     settings = settings_of(folder, options.overrides)
     bound = listen(host, port)
     try:
         if differs_from_installed(folder):
             say("note: the folder carries another runtime than this one, which serves it; berth bundle writes it anew")
-        service, loaded = open_service(folder, settings, say=say)
+        with nullcontext(Lines(say)) if watched is None else watched() as progress:
+            service, loaded = open_service(folder, settings, say=progress.note, progress=progress)
         answer_s = options.answer_s or float(settings.predict_timeout_s)
         server = Server(
             service,

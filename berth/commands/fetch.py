@@ -23,12 +23,14 @@ def fetch(
     json_output: JsonOption = False,
 ) -> None:
     """Bring here the artifact of a training stack's newest run, or the model of a service, every byte checked."""
+    from berth.show.progress import progress
     from infra.stack_files import project_root
     from infra.uploads.place import open_artifacts
     from infra.uploads.receive import receive_artifact
 
     artifacts = open_artifacts(stack, project_root(), sandbox=sandbox)
-    uri = receive_artifact(artifacts, out, say=lambda line: typer.echo(line, err=json_output))
+    with progress() as told:
+        uri = receive_artifact(artifacts, out, say=lambda line: typer.echo(line, err=json_output), progress=told)
     model = out / "model" if (out / "model" / "config.json").is_file() else out
     if json_output:
         print_json({"stack": stack, "uri": uri, "folder": str(out), "model": str(model)})

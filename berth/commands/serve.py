@@ -73,6 +73,7 @@ def serve(
     from tempfile import TemporaryDirectory
 
     from berth.named import is_stack
+    from berth.show.progress import progress
     from model_runtime.errors import ModelError
     from model_runtime.serving import Options, open_and_serve
 
@@ -117,7 +118,7 @@ def serve(
                 folder = build(tiny, Path(place) / f"tiny-{tiny}")
             elif stack:
                 folder, options = _of_stack(what, sandbox, options, say)
-            open_and_serve(folder, host, port, options, say=say)
+            open_and_serve(folder, host, port, options, say=say, watched=progress)
     except ModelError as error:
         raise UserError(str(error)) from error
     sys.stdout.flush()
@@ -128,9 +129,11 @@ def _of_stack(name: str, sandbox: bool, options: Options, say: Callable[[str], N
     the host."""
     from dataclasses import replace
 
+    from berth.show.progress import progress
     from infra.stack_files import project_root
     from infra.uploads.place import open_artifacts
     from infra.uploads.receive import receive
 
-    got = receive(open_artifacts(name, project_root(), sandbox=sandbox), say=say)
+    with progress() as told:
+        got = receive(open_artifacts(name, project_root(), sandbox=sandbox), say=say, progress=told)
     return got.bundle, replace(options, overrides={**options.overrides, "model": str(got.model.resolve())})

@@ -46,6 +46,15 @@ def verify(
     ] = None,
     requests: Annotated[int, typer.Option("--requests", min=1, help="Requests of each run.")] = 32,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of each concurrency, for their spread.")] = 3,
+    starts: Annotated[
+        int, typer.Option("--starts", min=1, help="Of a folder: how often its start is measured, for the spread.")
+    ] = 3,
+    fetch_again: Annotated[
+        bool,
+        typer.Option(
+            "--fetch-again", help="Each start fetches the weights anew, as a machine does that has just come (S3, hub)."
+        ),
+    ] = False,
     max_concurrency: Annotated[int, typer.Option("--max-concurrency", min=1, help="Clients at once at most.")] = 32,
     rate: Annotated[
         float | None, typer.Option("--rate", help="Arrivals a second; none: 0.7 of the best throughput.")
@@ -78,6 +87,7 @@ def verify(
     for name, value in (("--rate", rate), ("--latency", latency), ("--memory-limit", memory_limit)):
         if value is not None and not value > 0:
             raise UserError(f"{name} is {value:g}; it must be above 0")
+    from berth.show.progress import progress
     from model_runtime.errors import ModelError
     from model_runtime.verify.measurement import write_measurement
     from model_runtime.verify.run import Plan
@@ -100,6 +110,8 @@ def verify(
         max_concurrency=max_concurrency,
         rate=rate,
         latency_s=latency,
+        starts=starts,
+        fetch_again=fetch_again,
         batch_limit=batch_limit,
         memory_limit_bytes=None if memory_limit is None else int(memory_limit * 2**30),
         api="openai" if api == "openai" else "native",
@@ -109,7 +121,8 @@ def verify(
         transport=None if found is None or not found.endpoint else _transport(found, max_concurrency),
     )
     try:
-        document = measure(plan, lambda text: typer.echo(text, err=True))
+        with progress() as told:
+            document = measure(plan, told)
     except ModelError as error:
         raise UserError(str(error)) from error
     if report is not None:
@@ -165,11 +178,7 @@ def _show(document: dict[str, Any], report: Path | None) -> None:
             f"\nStack {stack['name']}: {stack['model']} in {stack['dtype']} at {stack['address']}", soft_wrap=True
         )
     if start:
-        parts = ("process_start_s", "import_s", "download_s", "load_s", "first_token_s")
-        out.print(f"\nStart-up: {sum(start[p] or 0 for p in parts):.2f} s to the first token of a batch of 1")
-        out.print(
-            "  " + ", ".join(f"{p.removesuffix('_s').replace('_', ' ')} {start[p]:.2f} s" for p in parts if start[p])
-        )
+        _show_start(out, start)
     out.print("\nThroughput and latency (closed loop; median of the runs, ± half their spread)")
     names = ("clients", "tokens/s", "±", "requests/s", "p50 s", "p90 s", "p99 s", "first token p50 s", "failed")
     drawn = table(*names, right=names)
@@ -199,6 +208,23 @@ def _show(document: dict[str, Any], report: Path | None) -> None:
             out.print(f"  {line}")
     if report is not None:
         out.print(f"\nThe measurement is in {report}", soft_wrap=True)
+
+
+def _show_start(out: Console, start: dict[str, Any]) -> None:
+    from model_runtime.progress import size
+    from model_runtime.verify.start import PARTS
+
+    whole, times = start["total_s"], len(start["starts"])
+    apart = f" (median of {times}: {whole['min']:.2f} to {whole['max']:.2f} s)" if times > 1 else ""
+    out.print(f"\nStart-up: {whole['median']:.2f} s to the first token of a batch of 1{apart}")
+    parts = [f"{p.removesuffix('_s').replace('_', ' ')} {start[p]:.2f} s" for p in PARTS if start[p]]
+    out.print(f"  {', '.join(parts)}")
+    fetched = start["downloaded_bytes"]
+    out.print(
+        f"  {size(fetched)} were fetched"
+        if fetched
+        else "  The weights were on this machine: read from its disk, nothing fetched"
+    )
 
 
 def _show_memory(out: Console, document: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from infra.catalog_refresh import KEPT, pricelist, savings, services, specs, spot, store
 from infra.catalog_refresh.clients import Clients
 from infra.prices.table import REFRESHED
+from model_runtime.progress import Progress
 from sizing.errors import UserError, unknown
 from sizing.hardware import cache
 from sizing.hardware.load import DATA, Hardware, build_hardware, read_tables
@@ -34,16 +34,6 @@ _SOURCE_PREFIX = {
 _SOURCE_PARTS = re.compile(r"(?:\A|; )(od|ri|sp|spot|advisor|sm|sm training=hosting): ")
 Cells = dict[str, str]
 Key = tuple[str, str]
-
-
-class Progress(Protocol):
-    """Who is told how far a refresh is."""
-
-    def begin(self, label: str, total: int) -> None:
-        """A stage of `total` steps starts; the one before it is done."""
-
-    def advance(self) -> None:
-        """One step of the stage is done."""
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from infra.uploads.place import Artifacts
 from model_runtime.errors import ModelError
 from model_runtime.fetch import Fetched, fetch_s3
 from model_runtime.manifest import NAME, check_folder
+from model_runtime.progress import Lines, Progress, downloading
 from sizing.errors import UserError
 from sizing.hardware.cache import catalog_dir
 
@@ -35,23 +36,28 @@ def served_dir(artifacts: Artifacts, environ: Mapping[str, str] = os.environ) ->
     return catalog_dir(environ).parent / "served" / place / artifacts.file.name
 
 
-def receive(artifacts: Artifacts, folder: Path | None = None, *, say: Say = lambda _: None) -> Received:
+def receive(
+    artifacts: Artifacts, folder: Path | None = None, *, say: Say = lambda _: None, progress: Progress | None = None
+) -> Received:
     """Fetch bundle and model of a stack into `folder` (by default a folder of the cache).
 
     Files that are there and whole are not fetched again. Raises `UserError` for what is missing, is damaged, or has
-    another manifest than the stack file names: the host would not start with it either.
+    another manifest than the stack file names: the host would not start with it either. `progress` of the downloads;
+    without it `say` gets lines.
     """
     folder = folder or served_dir(artifacts)
-    settings, name = artifacts.settings, artifacts.file.name
-    bundle = _fetch(artifacts, artifacts.bundle_uri, folder / "bundle", settings.bundle_manifest_sha256, say)
-    model = _fetch(artifacts, artifacts.model_uri, folder / "model", settings.artifact_manifest_sha256, say)
+    settings, name, told = artifacts.settings, artifacts.file.name, progress or Lines(say)
+    bundle = _fetch(artifacts, artifacts.bundle_uri, folder / "bundle", settings.bundle_manifest_sha256, say, told)
+    model = _fetch(artifacts, artifacts.model_uri, folder / "model", settings.artifact_manifest_sha256, say, told)
     for key in ("bundle_manifest_sha256", "artifact_manifest_sha256"):
         if not getattr(settings, key):
             say(f"note: {key} of stack {name} is empty: the files were checked, but not who wrote the manifest")
     return Received(bundle, model)
 
 
-def receive_artifact(artifacts: Artifacts, folder: Path, *, say: Say = lambda _: None) -> str:
+def receive_artifact(
+    artifacts: Artifacts, folder: Path, *, say: Say = lambda _: None, progress: Progress | None = None
+) -> str:
     """Fetch what a stack has to give into `folder`, checked, and return where it lay.
 
     Of a training stack that is the artifact of its newest run that left one, of a service its model. An earlier fetch
@@ -64,7 +70,7 @@ def receive_artifact(artifacts: Artifacts, folder: Path, *, say: Say = lambda _:
         uri, sha256 = newest_artifact(artifacts), ""
     else:
         uri, sha256 = artifacts.model_uri, settings.artifact_manifest_sha256
-    _fetch(artifacts, uri, folder, sha256, say)
+    _fetch(artifacts, uri, folder, sha256, say, progress or Lines(say))
     return uri
 
 
@@ -93,9 +99,10 @@ def newest_artifact(artifacts: Artifacts) -> str:
     return f"s3://{artifacts.bucket}/{newest.removesuffix(f'/{NAME}')}"
 
 
-def _fetch(artifacts: Artifacts, uri: str, folder: Path, sha256: str, say: Say) -> Path:
+def _fetch(artifacts: Artifacts, uri: str, folder: Path, sha256: str, say: Say, progress: Progress) -> Path:
     try:
-        got: Fetched = fetch_s3(uri, folder, client=artifacts.client, manifest_sha256=sha256)
+        told = downloading(progress, uri)
+        got: Fetched = fetch_s3(uri, folder, client=artifacts.client, progress=told, manifest_sha256=sha256)
         if not got.verified:
             raise ModelError(f"{uri} has no {NAME}, so it cannot be checked; a host refuses it")
         entries = check_folder(folder)

@@ -24,6 +24,7 @@ from model_runtime.handler.requests import Ask, Rules, read_request
 from model_runtime.handler.settings import ServingSettings
 from model_runtime.load import Loaded, load
 from model_runtime.parameters import RequestError, Sampling
+from model_runtime.progress import Progress
 from model_runtime.rows import Completion, Row
 
 log = logging.getLogger(__name__)
@@ -221,10 +222,12 @@ def open_service(
     *,
     write: Write | None = None,
     say: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Service, Loaded]:
-    """Load the model of a model folder and make its service. Raises `ModelError`."""
+    """Load the model of a model folder and make its service; `progress` of a download, without it `say` gets lines.
+    Raises `ModelError`."""
     request_log = open_log(settings)
-    loaded = load(settings.location(folder, os.environ), settings.load_options, say=say)
+    loaded = load(settings.location(folder, os.environ), settings.load_options, say=say, progress=progress)
     return Service(Generator(loaded, settings.limits), settings, write, request_log), loaded
 
 

@@ -23,6 +23,7 @@ from model_runtime.data.split import FILE as SPLIT
 from model_runtime.errors import ModelError
 from model_runtime.generate import is_out_of_memory
 from model_runtime.load import fetch
+from model_runtime.progress import Lines
 from model_runtime.training import checkpoints
 from model_runtime.training.features import Collator, Encoder, Feature, length_of, pack
 from model_runtime.training.finish import write_artifact
@@ -85,7 +86,7 @@ class _Run:
         if plan.processes != place.world:
             raise ModelError(f"the plan is for {plan.processes} processes, {place.world} were started")
         self.root = output / checkpoints.FOLDER
-        self.folder = fetch(settings.model)
+        self.folder = fetch(settings.model, progress=Lines(say)).folder
         self.data = self._data()
         self.labels = sorted({e.target for part in self.data.parts.values() for e in part})
         if self.data.form != "classification":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model_runtime.errors import ModelError
+from model_runtime.progress import Progress
 
 Probe = Callable[[int], dict[str, Any]]
 KILLED = -9
@@ -18,61 +19,81 @@ KILLED = -9
 
 
 class Prober:
-    """Runs batches in a process of its own and starts another when one died of memory."""
+    """Runs batches in a process of its own and starts another when one died of memory.
+
+    `environment` of the processes, over this one's. `shape`: tokens in and out of every batch.
+    """
 
     def __init__(
         self,
         folder: Path,
         overrides: Mapping[str, Any],
-        input_tokens: int,
-        output_tokens: int,
+        shape: tuple[int, int],
+        *,
         memory_limit_bytes: int | None = None,
+        progress: Progress | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder, self.overrides = folder, dict(overrides)
-        self.shape = {
-            "input_tokens": input_tokens, "output_tokens": output_tokens, "memory_limit_bytes": memory_limit_bytes
-        }  # fmt: skip
+        self.folder, self.overrides, self.shape = folder, dict(overrides), shape
+        self.memory_limit_bytes, self.progress = memory_limit_bytes, progress
+        self.environment = dict(environment or {})
         self.starts = 0
-        self.start_up: dict[str, Any] = {}
         self._process: subprocess.Popen[str] | None = None
 
-    def _start(self) -> subprocess.Popen[str]:
+    def start(self) -> dict[str, Any]:
+        """End the process there may be, start one, and return what `probe` says of loading. Raises `ModelError`."""
+        self.close()
         process = subprocess.Popen(  # noqa: S603 (our own module)
             [sys.executable, "-m", "model_runtime.verify.probe", str(self.folder), json.dumps(self.overrides)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, **self.environment, "PYTHONWARNINGS": "ignore"},
         )
         self._process = process
         self.starts += 1
-        if process.stdout is None:
-            raise ValueError("no pipe")
-        line = process.stdout.readline()
-        if not line:
+        told = self._told(process)
+        while "progress" in told:
+            if self.progress is not None:
+                what, *arguments = told["progress"]
+                (self.progress.begin if what == "begin" else self.progress.advance)(*arguments)
+            told = self._told(process)
+        if not told:
             code = process.wait()
             self.close()
             raise ModelError(
                 f"loading {self.folder} ended the process with status {code}"
                 + (": this machine's memory does not hold it" if code == KILLED else "")
             )
-        told = json.loads(line)
         if "error" in told:
             self.close()
             raise ModelError(told["error"])
-        self.start_up = self.start_up or told
-        return process
+        return told
+
+    @staticmethod
+    def _told(process: subprocess.Popen[str]) -> dict[str, Any]:
+        """The next line of the process; empty when it has ended."""
+        if process.stdout is None:
+            raise ValueError("no pipe")
+        line = process.stdout.readline()
+        told: dict[str, Any] = json.loads(line) if line else {}
+        return told
 
     def __call__(self, batch: int) -> dict[str, Any]:
         """What `probe.run_batch` says of `batch`, or `out_of_memory` where the process did not live to say it."""
-        process = self._process or self._start()
-        if process.stdin is None or process.stdout is None:
+        if self._process is None:
+            self.start()
+        process = self._process
+        if process is None or process.stdin is None:
             raise ValueError("no pipe")
-        process.stdin.write(json.dumps({"batch": batch, **self.shape}) + "\n")
+        command = {
+            "batch": batch, "input_tokens": self.shape[0], "output_tokens": self.shape[1],
+            "memory_limit_bytes": self.memory_limit_bytes,
+        }  # fmt: skip
+        process.stdin.write(json.dumps(command) + "\n")
         process.stdin.flush()
-        line = process.stdout.readline()
-        result: dict[str, Any] = json.loads(line) if line else {}
+        result = self._told(process)
         if not result:
             code = process.wait()
             if code != KILLED:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -81,8 +81,14 @@ def client_for(
     return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, limits=limits, transport=transport)
 
 
-async def closed_loop(client: httpx.AsyncClient, load: Load, concurrency: int, requests: int) -> Ran:
-    """`concurrency` clients ask until `requests` were asked in all."""
+def _nobody() -> None:
+    """Nobody counts the answers."""
+
+
+async def closed_loop(
+    client: httpx.AsyncClient, load: Load, concurrency: int, requests: int, answered: Callable[[], None] = _nobody
+) -> Ran:
+    """`concurrency` clients ask until `requests` were asked in all; `answered` is called after each."""
     numbers = count()
     samples: list[Sample] = []
 
@@ -90,14 +96,22 @@ async def closed_loop(client: httpx.AsyncClient, load: Load, concurrency: int, r
         while (number := next(numbers)) < requests:
             path, body = load.body(number)
             samples.append(await ask(client, path, body, time.perf_counter()))
+            answered()
 
     began = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(concurrency)))
     return Ran(tuple(samples), time.perf_counter() - began)
 
 
-async def open_loop(client: httpx.AsyncClient, load: Load, rate: float, requests: int, seed: int = 0) -> Ran:
-    """`requests` arrive as a Poisson process of `rate` a second."""
+async def open_loop(
+    client: httpx.AsyncClient,
+    load: Load,
+    rate: float,
+    requests: int,
+    seed: int = 0,
+    answered: Callable[[], None] = _nobody,
+) -> Ran:
+    """`requests` arrive as a Poisson process of `rate` a second; `answered` is called after each answer."""
     random_ = random.Random(seed)  # noqa: S311 (arrivals, no secret)
     began = time.perf_counter()
     due = began
@@ -106,6 +120,8 @@ async def open_loop(client: httpx.AsyncClient, load: Load, rate: float, requests
         due += random_.expovariate(rate)
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         path, body = load.body(number)
-        tasks.append(asyncio.create_task(ask(client, path, body, due)))
+        task = asyncio.create_task(ask(client, path, body, due))
+        task.add_done_callback(lambda _: answered())
+        tasks.append(task)
     samples = await asyncio.gather(*tasks)
     return Ran(tuple(samples), time.perf_counter() - began)

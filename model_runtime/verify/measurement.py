@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 from model_runtime.errors import ModelError
 
 FORMAT = "berth-measurement/1"
+SECRET = ("--api-key",)
+HIDDEN = "***"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "bitsandbytes", "accelerate", "starlette", "uvicorn")
 
 
@@ -88,5 +92,13 @@ def read_measurement(path: Path) -> dict[str, Any]:
     return document
 
 
-def command_line() -> str:
-    return " ".join(["berth", *sys.argv[1:]]) if sys.argv else ""
+def command_line(given: Sequence[str] | None = None) -> str:
+    """How Berth was called (`given`: the arguments; by default this process's), without the key that a server wants."""
+    words = list(sys.argv[1:] if given is None else given)
+    for at, word in enumerate(words):
+        name, has_value, _ = word.partition("=")
+        if name in SECRET and has_value:
+            words[at] = f"{name}={HIDDEN}"
+        elif name in SECRET and at + 1 < len(words):
+            words[at + 1] = HIDDEN
+    return shlex.join(["berth", *words]).replace(shlex.quote(HIDDEN), HIDDEN)

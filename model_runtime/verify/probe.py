@@ -9,11 +9,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 OUT_OF_MEMORY = 77
 """Exit status after a batch that did not fit: the process has said so and is not used again."""
+TOLD_EVERY_S = 0.2
 
 
 def main() -> None:
@@ -29,23 +31,32 @@ def main() -> None:
     import psutil
 
     before_imports = time.time()
+    from transformers import AutoConfig, AutoModel, AutoTokenizer  # noqa: F401 (loading must not be charged for it)
+
     from model_runtime.errors import ModelError
     from model_runtime.generate import Generator
-    from model_runtime.load import load
+    from model_runtime.load import fetch, load
     from model_runtime.serving import settings_of
+    from model_runtime.verify.start import forget_cached
 
+    imported = time.time()
     imported_bytes = _resident()
     try:
         settings = settings_of(folder, overrides)
-        loaded = load(settings.location(folder, os.environ), settings.load_options)
+        local = fetch(settings.location(folder, os.environ), progress=_Piped(tell))
+        fetched = time.time()
+        if not local.downloaded_bytes:
+            forget_cached(local.folder)
+        loaded = load(str(local.folder), settings.load_options)
     except ModelError as error:
         tell({"error": str(error)})
         return
     tell(
         {
             "process_start_s": before_imports - psutil.Process().create_time(),
-            "import_s": time.time() - before_imports - sum(loaded.seconds.values()),
-            "download_s": loaded.seconds["download"],
+            "import_s": imported - before_imports,
+            "download_s": fetched - imported,
+            "downloaded_bytes": local.downloaded_bytes,
             "load_s": loaded.seconds["load"],
             "weights_bytes": loaded.weights_bytes,
             "import_resident_bytes": imported_bytes,
@@ -65,6 +76,26 @@ def main() -> None:
         tell(result)
         if result.get("out_of_memory"):
             sys.exit(OUT_OF_MEMORY)
+
+
+class _Piped:
+    """A download's progress as lines of the pipe, a few a second."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._tell = tell
+        self._left, self._told_at = 0, 0.0
+
+    def begin(self, label: str, total: int | None = None, unit: str = "requests") -> None:
+        self._tell({"progress": ["begin", label, total, unit]})
+
+    def advance(self, by: int = 1) -> None:
+        self._left += by
+        if time.monotonic() - self._told_at >= TOLD_EVERY_S:
+            self._tell({"progress": ["advance", self._left]})
+            self._left, self._told_at = 0, time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Nothing is noted while fetching."""
 
 
 def run_batch(

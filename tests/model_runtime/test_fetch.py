@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,15 @@ def test_a_folder_half_replaced_is_not_taken_for_whole(s3: Any, model: Path, tmp
         check_folder(target)
     fetch_s3(uri, target, client=s3, part_bytes=PART)
     assert check_folder(target) == entries_of(model)
+
+
+def test_two_that_want_the_same_model_fetch_it_once(s3: Any, model: Path, tmp_path: Path) -> None:
+    uri = upload(s3, model, "both")
+    clients = [Counted(s3), Counted(s3)]
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(fetch_s3, uri, tmp_path / "t", client=c, part_bytes=PART) for c in clients]
+        got = [job.result() for job in jobs]
+    whole = sum(entry.size_bytes for entry in entries_of(model))
+    assert sorted(one.downloaded_bytes for one in got) == [0, whole]
+    assert sorted(one.resumed_bytes for one in got) == [0, whole]
+    check_folder(tmp_path / "t")

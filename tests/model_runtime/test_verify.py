@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import mmap
+import os
+import shlex
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import jsonschema
 import pytest
 from hypothesis import given
@@ -21,18 +28,22 @@ import model_runtime
 from berth.schemas import load as load_schema
 from model_runtime.errors import ModelError
 from model_runtime.generate import Generator
+from model_runtime.handler.bundle import write_bundle
 from model_runtime.handler.service import Service
 from model_runtime.handler.settings import ServingSettings
 from model_runtime.load import LoadOptions, load
+from model_runtime.progress import Lines
 from model_runtime.server.app import Server
 from model_runtime.tiny import build
 from model_runtime.verify.estimate import compare, estimate_for
 from model_runtime.verify.largest import largest_batch
 from model_runtime.verify.loadgen import Load, client_for, closed_loop, open_loop
-from model_runtime.verify.measurement import read_measurement, write_measurement
+from model_runtime.verify.measurement import command_line, read_measurement, write_measurement
 from model_runtime.verify.probe import run_batch
-from model_runtime.verify.run import Plan, verdicts, verify
+from model_runtime.verify.run import Plan, verify
+from model_runtime.verify.start import PARTS, caches, forget_cached, start_up_of
 from model_runtime.verify.stats import percentile, spread
+from model_runtime.verify.verdicts import verdicts
 from model_runtime.verify.workload import made_prompts, read_workload
 from tests.model_runtime.serving_tools import running
 
@@ -178,9 +189,9 @@ def test_a_url_is_measured_from_outside(wide: Callable[[str], Generator], tmp_pa
         plan = Plan(
             url, input_tokens=8, output_tokens=4, requests=6, runs=2, max_concurrency=2, api_key="k", latency_s=60
         )
-        document = verify(plan, said.append)
+        document = verify(plan, Lines(said.append))
         with pytest.raises(ModelError, match="does not answer the workload: status 401"):
-            verify(Plan(url, api_key="wrong"), said.append)
+            verify(Plan(url, api_key="wrong"), Lines(said.append))
     jsonschema.validate(document, load_schema("verify"))
     assert document["machine"] is None
     assert [s["concurrency"] for s in document["sweep"]][:2] == [1, 2]
@@ -190,6 +201,8 @@ def test_a_url_is_measured_from_outside(wide: Callable[[str], Generator], tmp_pa
     assert document["open_loop"]["requests"] == 6
     assert document["verdicts"][0].startswith("p90 stays within 60 s up to a concurrency of")
     assert document["memory_splits"] == 0
+    assert "1 client at once, 2 runs (12 requests)" in said
+    assert any(line.startswith("  1 client at once: ") and "tokens/s, p90 " in line for line in said)
     write_measurement(document, tmp_path / "m.json")
     assert read_measurement(tmp_path / "m.json") == document
     (tmp_path / "other.json").write_text("{}")
@@ -197,12 +210,62 @@ def test_a_url_is_measured_from_outside(wide: Callable[[str], Generator], tmp_pa
         read_measurement(tmp_path / "other.json")
 
 
+@given(st.lists(st.lists(st.none() | st.floats(0, 1e4), min_size=5, max_size=5), min_size=1, max_size=6))
+def test_a_start_is_the_sum_of_its_parts_and_the_starts_are_kept(measured: list[list[float | None]]) -> None:
+    starts = [dict(zip(PARTS, parts, strict=True)) | {"downloaded_bytes": i} for i, parts in enumerate(measured)]
+    found = start_up_of(starts)
+    jsonschema.validate(found["total_s"]["runs"], {"type": "array", "minItems": len(starts), "maxItems": len(starts)})
+    assert found["total_s"]["runs"] == [sum(part or 0.0 for part in parts) for parts in measured]
+    assert found["total_s"]["min"] <= found["total_s"]["median"] <= found["total_s"]["max"]
+    assert found["downloaded_bytes"] == len(starts) - 1
+    assert [list(one.values()) for one in found["starts"]] == measured
+
+
+def test_weights_are_read_from_the_disk_again(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(os.urandom(8 << 20))
+    with weights.open("rb") as file:
+        os.fsync(file.fileno())
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as whole:
+            assert sum(whole[:: mmap.PAGESIZE]) > 0
+    kept = _cached_pages(weights)
+    if kept is None or not kept:
+        pytest.skip("this file system does not tell which pages are cached")
+    forget_cached(tmp_path)
+    assert _cached_pages(weights) == 0
+
+
+def _cached_pages(path: Path) -> int | None:
+    """Pages of the file in the page cache, by util-linux' fincore; None where there is none."""
+    tool = shutil.which("fincore")
+    if tool is None:
+        return None
+    told = subprocess.run([tool, "-nbo", "PAGES", path], capture_output=True, text=True, check=False)
+    return int(told.stdout) if told.returncode == 0 else None
+
+
+def test_nothing_can_be_fetched_again_that_is_a_folder(tmp_path: Path) -> None:
+    for location, says in ((str(tmp_path), "nothing is fetched"), ("google/flan-t5-base", "HF_HUB_OFFLINE is set")):
+        with pytest.raises(ModelError, match=says), caches(location, fetch_again=True):
+            pass
+
+
+@pytest.mark.parametrize(
+    "given", [["verify", "http://h", "--api-key", "s3cret"], ["verify", "--api-key=s3cret", "a folder"]]
+)
+def test_the_report_does_not_hold_the_key_that_was_given(given: list[str]) -> None:
+    line = command_line(given)
+    assert "s3cret" not in line and "***" in line
+    assert shlex.split(line)[1] == "verify"
+    assert command_line(["verify", "a folder"]) == "berth verify 'a folder'"
+
+
 def test_a_classifier_is_measured_in_requests(wide: Callable[[str], Generator]) -> None:
     settings = ServingSettings("m", model_name="tiny", batch_size=4)
     server = Server(Service(Generator(wide("bert").loaded, settings.limits), settings, write=lambda _: None))
     with running(server) as url:
         plan = Plan(url, input_tokens=8, requests=6, runs=1, max_concurrency=2, api="labels")
-        document = verify(plan, lambda _: None)
+        document = verify(plan, Lines(lambda _: None))
     jsonschema.validate(document, load_schema("verify"))
     assert document["sweep"][0]["requests_per_s"]["median"] > 0
     assert document["sweep"][0]["output_tokens_per_s"]["median"] == 0
@@ -272,21 +335,49 @@ def test_mistakes_are_one_line(run_berth: Callable[..., Any], tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_folder_is_measured_whole(run_berth: Callable[..., Any], tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    report = tmp_path / "m.json"
-    ran = run_berth(
-        "verify", tiny("t5"), "--requests", 6, "--runs", 2, "--max-concurrency", 2, "--batch-limit", 8,
-        "--input-tokens", 16, "--output-tokens", 4, "--report", report, "--json",
-    )  # fmt: skip
+def test_a_folder_is_measured_whole(
+    run_berth: Callable[..., Any], tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, report = tiny("t5"), tmp_path / "m.json"
+    with moto() as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="models")
+        for path in model.iterdir():
+            client.upload_file(str(path), "models", f"t5/{path.name}")
+        client.close()
+        folder = tmp_path / "folder"
+        write_bundle(folder, ServingSettings("s3://models/t5", model_name="t5", batch_size=4))
+        ran = run_berth(
+            "verify", folder, "--requests", 6, "--runs", 2, "--max-concurrency", 2, "--batch-limit", 8,
+            "--input-tokens", 16, "--output-tokens", 4, "--starts", 2, "--fetch-again", "--report", report, "--json",
+        )  # fmt: skip
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     jsonschema.validate(document, load_schema("verify"))
     assert document == json.loads(report.read_text())
     assert document["largest_batch"]["batch"] == 8
-    assert document["start_up"]["load_s"] > 0
+    start = document["start_up"]
+    assert start["load_s"] > 0
+    assert len(start["starts"]) == 2
+    assert start["downloaded_bytes"] == sum(path.stat().st_size for path in model.iterdir())
+    assert all(one["download_s"] > 0 for one in start["starts"])
+    assert not list(Path(os.environ["BERTH_CACHE_DIR"]).glob("verify-*")), "what was fetched for it is gone"
+    assert "start 2 of 2: loading in a process of its own" in ran.err.splitlines()
     differences = {t["name"]: t["difference"] for t in document["memory"]["terms"]}
     assert abs(differences["weights"]) < 0.01
     assert differences["KV cache"] == differences["KV cache, cross-attention"] == 0
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.mark.slow
@@ -294,11 +385,11 @@ def test_after_each_batch_that_does_not_fit_a_new_process_goes_on(tmp_path: Path
     from model_runtime.verify.largest import Prober
 
     folder = build("llama", tmp_path / "m", hidden_size=256, layers=4, context_window=1024)
-    free = Prober(folder, {}, 500, 2)
+    free = Prober(folder, {}, (500, 2))
     one = free(1)["peak_bytes"]
     sixteen = free(16)["peak_bytes"]
     free.close()
-    prober = Prober(folder, {}, 500, 2, memory_limit_bytes=(one + sixteen) // 2)
+    prober = Prober(folder, {}, (500, 2), memory_limit_bytes=(one + sixteen) // 2)
     found = largest_batch(prober, limit=64)
     prober.close()
     failures = [t for t in found["tried"] if t.get("out_of_memory")]

@@ -25,6 +25,7 @@ from model_runtime.generate import Generator
 from model_runtime.handler.service import Service
 from model_runtime.handler.settings import ServingSettings
 from model_runtime.load import LoadOptions, load
+from model_runtime.progress import Lines
 from model_runtime.server.app import Server
 from model_runtime.verify.run import Plan, Stack, verify
 from model_runtime.verify.sagemaker import EndpointTransport, runtime_client
@@ -181,7 +182,7 @@ def plan(client: Any, **more: Any) -> Plan:
 
 
 def test_an_endpoint_is_measured_through_its_runtime(endpoint: Any) -> None:
-    document = verify(plan(endpoint), lambda _: None)
+    document = verify(plan(endpoint), Lines(lambda _: None))
     jsonschema.validate(document, load_schema("verify"))
     assert document["stack"]["name"] == "dev"
     run = document["sweep"][0]["runs"][0]
@@ -211,13 +212,13 @@ def test_an_endpoint_is_measured_through_its_runtime(endpoint: Any) -> None:
 def test_what_the_runtime_refuses_is_told(endpoint: Any, refuse: Any, says: str) -> None:
     Runtime.refuse = refuse
     with pytest.raises(ModelError, match=says):
-        verify(plan(endpoint), lambda _: None)
+        verify(plan(endpoint), Lines(lambda _: None))
 
 
 def test_a_stream_that_breaks_is_no_answer(endpoint: Any) -> None:
     Runtime.breaks = True
     with pytest.raises(ModelError, match=r"no answer.*the instance went away"):
-        verify(plan(endpoint), lambda _: None)
+        verify(plan(endpoint), Lines(lambda _: None))
 
 
 def test_the_command_takes_a_stack_and_a_way_to_it(

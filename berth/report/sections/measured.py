@@ -36,8 +36,7 @@ def section(documents: Mapping[str, Document]) -> Section | None:
         facts.append(Fact("Largest batch", f"{largest['batch']:,}", "measurement", largest["why"]))
     start = content["start_up"]
     if start is not None:
-        total = sum(value for value in start.values() if value is not None)
-        facts.append(Fact("From start to first token", f"{total:.3g} s", "measurement", "a fresh process"))
+        facts.append(Fact("From start to first token", *_start(start)))
     blocks: list[Block] = [Facts(tuple(facts)), *_curves(content["sweep"]), _sweep(content["sweep"])]
     arrivals = content["open_loop"]
     if arrivals["latency_s"]:
@@ -49,6 +48,16 @@ def section(documents: Mapping[str, Document]) -> Section | None:
     if content["verdicts"]:
         blocks.append(Items(tuple(content["verdicts"]), "measurement", "So"))
     return Section("measured", "Measured", tuple(blocks))
+
+
+def _start(start: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The whole of a start, where it stands, and how often it was measured (once, before measurements held more)."""
+    if "total_s" not in start:
+        once = sum(value for value in start.values() if value is not None)
+        return f"{once:.3g} s", "measurement", "a fresh process"
+    whole, times = start["total_s"], len(start["starts"])
+    apart = f"{times} fresh processes: {whole['min']:.3g} to {whole['max']:.3g} s" if times > 1 else "a fresh process"
+    return f"{whole['median']:.3g} s", "measurement", apart
 
 
 def _workload(workload: Mapping[str, Any]) -> str:

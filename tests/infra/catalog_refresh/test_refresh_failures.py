@@ -29,6 +29,7 @@ from replay import Recorder
 from infra.catalog_refresh import services
 from infra.catalog_refresh.clients import Clients, connect
 from infra.catalog_refresh.refresh import Summary, refresh
+from model_runtime.progress import Lines
 from sizing.errors import UserError
 from sizing.hardware.load import load_hardware
 
@@ -37,12 +38,7 @@ LATER = datetime(2026, 12, 24, 5, 40, 38, tzinfo=UTC)
 KEPT = "; the data in force are unchanged"
 
 
-class Silent:
-    def begin(self, label: str, total: int) -> None:
-        pass
-
-    def advance(self) -> None:
-        pass
+SILENT = Lines(lambda _: None)
 
 
 def client_error(code: str, message: str = "as AWS words it.") -> ClientError:
@@ -63,7 +59,7 @@ def recorder(clients: Clients, price_apis: PriceApis, tmp_path_factory: pytest.T
     """Clients that replay a whole refresh of eu-west-1."""
     price_apis.on_demand, price_apis.before = raised_rates(), None
     recorded = Recorder(clients)
-    refresh(["eu-west-1"], recorded.clients(), Silent(), NOW, folder=tmp_path_factory.mktemp("recorded"))
+    refresh(["eu-west-1"], recorded.clients(), SILENT, NOW, folder=tmp_path_factory.mktemp("recorded"))
     return recorded
 
 
@@ -72,7 +68,7 @@ def replayed(recorder: Recorder) -> Callable[..., Summary]:
     """Refreshes eu-west-1 from the record: `replayed(fail_at, error)`."""
 
     def run(fail_at: int = -1, error: BaseException | None = None, now: datetime = NOW) -> Summary:
-        return refresh(["eu-west-1"], recorder.failing(fail_at, error or Exception()), Silent(), now)
+        return refresh(["eu-west-1"], recorder.failing(fail_at, error or Exception()), SILENT, now)
 
     return run
 
@@ -223,7 +219,7 @@ class TestAnswersThatAreNotAsDocumented:
     ) -> None:
         aws.before = lambda *_: reply
         with pytest.raises(UserError, match=message) as ended:
-            refresh(["eu-west-1"], clients, Silent(), NOW)
+            refresh(["eu-west-1"], clients, SILENT, NOW)
         assert str(ended.value).endswith(KEPT)
         assert snapshot(catalog) == {}
 
@@ -237,13 +233,13 @@ class TestAnswersThatAreNotAsDocumented:
             return 400, {"__type": "ThrottlingException", "message": "slow"}
 
         aws.before = once
-        refresh(["eu-west-1"], clients, Silent(), NOW)
+        refresh(["eu-west-1"], clients, SILENT, NOW)
         assert refused == ["pricing", "savingsplans"]
         assert load_hardware().origin.kind == "refreshed"
 
     def test_a_product_at_zero_or_in_another_currency_is_unpriced(self, clients: Clients, aws: PriceApis) -> None:
         aws.on_demand["g4dn.xlarge", "eu-west-1"] = 0.0
-        refresh(["eu-west-1"], clients, Silent(), NOW)
+        refresh(["eu-west-1"], clients, SILENT, NOW)
         hardware = load_hardware()
         assert hardware.offered("g4dn.xlarge", "eu-west-1")
         assert "g4dn.xlarge" in {i.name for i in hardware.unpriced("eu-west-1")} or not {
@@ -306,6 +302,7 @@ import sys
 from datetime import datetime, timedelta, UTC
 from pathlib import Path
 from infra.catalog_refresh import store
+from model_runtime.progress import Lines
 from sizing.hardware.load import DATA, read_tables
 folder = Path(sys.argv[1])
 rows, _ = read_tables(DATA)

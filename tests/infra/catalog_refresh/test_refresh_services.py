@@ -15,14 +15,13 @@ from infra.catalog_refresh.clients import Clients
 from infra.catalog_refresh.refresh import refresh
 from infra.catalog_refresh.services import QUESTIONS, service_rows
 from infra.prices.table import DATA, load_services
+from model_runtime.progress import Lines
 from sizing.errors import UserError
 
 NOW = datetime(2026, 11, 24, 5, 40, 38, tzinfo=UTC)
 
 
-class Silent:
-    def begin(self, label: str, total: int) -> None: ...
-    def advance(self) -> None: ...
+SILENT = Lines(lambda _: None)
 
 
 def rows(clients: Clients, region: str) -> tuple[dict[tuple[str, str], dict[str, str]], list[str]]:
@@ -60,7 +59,7 @@ def test_a_refresh_prices_a_region_and_keeps_what_it_does_not_find(
 ) -> None:
     shipped = load_services()
     assert shipped.find("cloudwatch", "alarm", "eu-west-1") is None
-    summary = refresh(["eu-west-1"], clients, Silent(), NOW, folder=catalog, without=("spot", "savings", "sagemaker"))
+    summary = refresh(["eu-west-1"], clients, SILENT, NOW, folder=catalog, without=("spot", "savings", "sagemaker"))
     assert summary.service_prices > 15
     after = load_services()
     alarm = after.find("cloudwatch", "alarm", "eu-west-1")
@@ -68,7 +67,7 @@ def test_a_refresh_prices_a_region_and_keeps_what_it_does_not_find(
     assert after.find("ec2", "nat_gateway", "us-east-1") == shipped.find("ec2", "nat_gateway", "us-east-1")
     assert after.find("cloudwatch", "dashboard", "us-east-1") == shipped.find("cloudwatch", "dashboard", "us-east-1")
     again = refresh(
-        ["us-east-1"], clients, Silent(), NOW.replace(hour=7), folder=catalog,
+        ["us-east-1"], clients, SILENT, NOW.replace(hour=7), folder=catalog,
         without=("spot", "savings", "sagemaker", "services"),
     )  # fmt: skip
     assert again.service_prices == 0
@@ -76,7 +75,7 @@ def test_a_refresh_prices_a_region_and_keeps_what_it_does_not_find(
 
 
 def test_a_damaged_table_is_said_with_the_way_out(clients: Clients, aws: PriceApis, catalog: Path) -> None:
-    summary = refresh(["eu-west-1"], clients, Silent(), NOW, folder=catalog, without=("spot", "savings", "sagemaker"))
+    summary = refresh(["eu-west-1"], clients, SILENT, NOW, folder=catalog, without=("spot", "savings", "sagemaker"))
     assert summary.version is not None
     table = summary.version / "services.csv"
     table.write_text(table.read_text(encoding="utf-8").replace("0.048", "0.001"), encoding="utf-8")
@@ -92,7 +91,7 @@ def test_a_refusal_names_what_can_be_left_out(clients: Clients, aws: PriceApis, 
 
     aws.before = refuse
     with pytest.raises(UserError, match="--without services"):
-        refresh(["eu-west-1"], clients, Silent(), NOW, folder=catalog, without=("spot", "savings", "sagemaker"))
+        refresh(["eu-west-1"], clients, SILENT, NOW, folder=catalog, without=("spot", "savings", "sagemaker"))
     assert not (catalog / "current").exists(), "all or nothing"
 
 
