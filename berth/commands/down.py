@@ -91,7 +91,7 @@ def _show_departure(found: Departure, cloud: Cloud) -> None:
     if found.verdict is not None:
         paragraph(out, "Its work", [found.verdict.sentence])
     if found.spent is not None:
-        out.print(f"\nSpent so far: {usd(found.spent.usd)}")
+        out.print(f"\nSpent so far: {'at least ' if found.spent.missing else ''}{usd(found.spent.usd)}")
 
 
 def _why_kept(resource: Any) -> str:
@@ -117,7 +117,9 @@ def _show_gone(found: Departure, gone: Gone, cloud: Cloud, sandbox: bool) -> Non
     if gone.spent is not None:
         lasted = max((x.hours for x in gone.spent.lines), default=None)
         over = f" over {lasted:.2f} hours" if lasted is not None else ""
-        out.print(f"\nFinal bill: {usd(gone.spent.usd)}{over}{', were it AWS' if sandbox else ''}")
+        least = "at least " if gone.spent.missing else ""
+        out.print(f"\nFinal bill: {least}{usd(gone.spent.usd)}{over}{', were it AWS' if sandbox else ''}")
+        paragraph(out, "Not in it, since nobody tells it", list(gone.spent.missing))
         paragraph(out, "Not in it, since it has no price", list(gone.spent.unpriced))
         paragraph(out, "Not in it, since it depends on use", sorted({x.split(": ", 1)[1] for x in gone.spent.by_use}))
     if gone.whole:

@@ -111,7 +111,7 @@ def _table(found: Census) -> Any:
             one.role or "?",
             _runs(one),
             lasting(found.at - one.since) if one.since else "?",
-            usd(one.spent.usd) if one.spent is not None else "?",
+            f"{'≥ ' if one.spent.missing else ''}{usd(one.spent.usd)}" if one.spent is not None else "?",
             f"${one.per_hour:,.4f}" if one.per_hour is not None else "?",
             moment(one.expires_at) + (" OVERDUE" if one.overdue(found.at) else ""),
         )
@@ -157,6 +157,8 @@ def _details(one: StackStatus, found: Census, sandbox: bool, drift: bool) -> lis
         lines.append("Drift: could not be looked for")
     if one.spent is not None and one.spent.unpriced:
         lines.append(f"Not in the amount, without a price: {', '.join(one.spent.unpriced)}")
+    if one.spent is not None:
+        lines += [f"Not in the amount, which is the least: {missing}" for missing in one.spent.missing]
     return lines + [f"Not told: {problem}" for problem in one.problems]
 
 

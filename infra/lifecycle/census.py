@@ -17,9 +17,10 @@ from infra.lifecycle.engine import Drift, Engine, Resource, StackSummary
 from infra.lifecycle.health import Health, address, look, states
 from infra.lifecycle.interlock import expiry_of, is_training, own_status
 from infra.lifecycle.layers import Layer, layers_of
+from infra.lifecycle.lives import lives_of_machines
 from infra.lifecycle.remove import commands, ordered
 from infra.lifecycle.saved import status_of
-from infra.lifecycle.spent import Spent, lives_of_machines, spent, standing_bill
+from infra.lifecycle.spent import Spent, spent, standing_bill
 from infra.resolve import now
 from infra.stack_files import StackFile, read_stack, stack_names
 from model_runtime.watch.status import describe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,8 +12,9 @@ from infra.inventory import Found, standing, strays
 from infra.lifecycle.engine import Engine, Removal, Resource, Tell, silent
 from infra.lifecycle.interlock import Verdict, is_training
 from infra.lifecycle.interlock import check as interlock
+from infra.lifecycle.lives import lives_of_machines
 from infra.lifecycle.outlook import forget_expiry
-from infra.lifecycle.spent import Life, Spent, lives_of_machines, spent, standing_bill
+from infra.lifecycle.spent import Spent, spent, standing_bill
 from infra.resolve import now
 from infra.settings import Settings
 from infra.stack_files import StackFile, read_stack, stack_names
@@ -95,7 +96,7 @@ def take_down(
     rest = tuple(strays(standing(cloud, stack), names_of(removal.kept)))
     moment = clock()
     # A machine that was alive counts until it was asked to go; one that had ended, until then.
-    ended = {name: Life(life.since, life.until or began) for name, life in machines.items()}
+    ended = {n: replace(x, until=x.until or began, gone=x.gone or began) for n, x in machines.items()}
     final = spent(bill, resources, moment, ended) if resources else None
     if not removal.left and not rest:
         forget_expiry(found.file)

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from infra.bill.bill import Bill, bill_of
 from infra.bill.lines import MONTH, Line, cents
-from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
-from infra.instances import RUNNING, Instance, by_id, ended_at, state_of
 from infra.lifecycle.engine import Resource
+from infra.lifecycle.lives import Life
 from infra.lifecycle.outlook import as_planned
 from infra.plan import Plan
 from infra.resource_types import INSTANCE
 from infra.settings import MachineSettings, Settings
 
-_HOUR = Decimal(3600)
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """From when until when something stood. `until` is None while it does."""
-
-    since: datetime
-    until: datetime | None = None
-
-    def hours(self, moment: datetime) -> Decimal:
-        seconds = ((self.until or moment) - self.since).total_seconds()
-        return Decimal(str(max(0.0, seconds))) / _HOUR
+REPLACED_AFTER = timedelta(hours=1)
+"""A machine that is younger than its stack by more than this was not made with it: it may have had a predecessor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +44,8 @@ class SpentLine:
 class Spent:
     """US dollars until `at`; what has no price, or depends on use, is listed and counts nothing.
 
-    A minute is the least that EC2 bills for a machine, and prices are those of the catalogue: AWS's invoice says the
-    last word.
+    `missing`: hours that nobody tells, in sentences; with any, `usd` is the least that it can have been. A minute is
+    the least that EC2 bills for a machine, and prices are those of the catalogue: AWS's invoice says the last word.
     """
 
     usd: Decimal
@@ -66,6 +54,7 @@ class Spent:
     lines: tuple[SpentLine, ...]
     unpriced: tuple[str, ...]
     by_use: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,6 +64,8 @@ class Spent:
             "lines": [line.to_json() for line in self.lines],
             "unpriced": list(self.unpriced),
             "depends_on_usage": list(self.by_use),
+            "at_least": bool(self.missing),
+            "missing": list(self.missing),
         }
 
 
@@ -84,37 +75,36 @@ def standing_bill(stack: str, region: str, settings: Settings, resources: Sequen
     return bill_of(Plan(stack, region, settings, as_planned(resources), {}, (), expires, moment))
 
 
-def lives_of_machines(resources: Iterable[Resource], cloud: Cloud) -> dict[str, Life]:
-    """The lives of the stack's single machines by the resource's name, as EC2 tells them; those it forgot are left out.
-
-    A stopped machine counts until it was stopped. Raises `UserError`.
-    """
-    names = {r.id: r.name for r in resources if r.type == INSTANCE and r.id}
-    with asking_aws("to describe the machines"):
-        return {names[i["InstanceId"]]: _life(i) for i in by_id(cloud.client("ec2"), sorted(names))}
-
-
 def spent(
     bill: Bill, resources: Sequence[Resource], moment: datetime, machines: Mapping[str, Life] | None = None
 ) -> Spent:
     """What the priced lines of a bill have come to at `moment`.
 
-    Each part counts from its creation as the state tells it, a machine by its own life where `machines` has it.
-    Machines with office hours count with their average.
+    Each part counts from its creation as the state tells it; a machine counts the time that it ran, by its own life
+    where `machines` has it, and its disks the time that it stood. Machines with office hours count the time that they
+    stood with their average.
     """
     own = dict(machines or {})
     made = {r.name: Life(parse_instant(r.created)) for r in resources if r.created}
     earliest = min((life.since for life in made.values()), default=None)
     lines: list[SpentLine] = []
+    missing: list[str] = []
     unpriced = [f"{x.resource}: {x.item}" for x in bill.with_status("unpriced")]
     for line in bill.with_status("priced"):
-        rate = _rate(line)
+        rate, average = _rate(line)
         life = own.get(line.resource) or made.get(line.resource) or (Life(earliest) if earliest else None)
         if rate is None or life is None:
             unpriced.append(f"{line.resource}: {line.item} (nobody says since when)")
             continue
-        hours = life.hours(moment)
+        runs = line.type == INSTANCE and line.unit == "hour"
+        hours = life.ran_hours(moment) if runs and not average else life.hours(moment)
         lines.append(SpentLine(line.resource, line.item, hours, rate * hours))
+        if runs:
+            missing += _missing(line, life, earliest, rate, average)
+        elif line.unit == "hour" and line.worst_per_hour is not None and line.worst_per_hour > (line.per_hour or 0):
+            missing.append(
+                f"{line.resource}: counted with {line.quantity:g} × {line.item}; what came under load is not"
+            )
     return Spent(
         sum((x.usd for x in lines), Decimal(0)),
         earliest,
@@ -122,17 +112,30 @@ def spent(
         tuple(lines),
         tuple(unpriced),
         tuple(f"{x.resource}: {x.item}" for x in bill.with_status("usage") if x.item),
+        tuple(missing),
     )
 
 
-def _rate(line: Line) -> Decimal | None:
-    """US dollars an hour of its existence: the average where it does not run all the time."""
+def _missing(line: Line, life: Life, earliest: datetime | None, rate: Decimal, average: bool) -> list[str]:
+    """What of a machine's hours nobody tells."""
+    found = []
+    if life.unknown_hours and not average:
+        found.append(
+            f"{line.resource}: it was stopped and started again at {write_instant(life.started or life.since)}; how "
+            f"long it ran since {write_instant(life.since)} before that is not known: at most "
+            f"{life.unknown_hours:.1f} h more, ${cents(rate * life.unknown_hours):,}"
+        )
+    if earliest is not None and life.since - earliest > REPLACED_AFTER:
+        found.append(
+            f"{line.resource}: it was made at {write_instant(life.since)}, later than its stack; a machine that it "
+            "has replaced is not counted"
+        )
+    return found
+
+
+def _rate(line: Line) -> tuple[Decimal | None, bool]:
+    """US dollars an hour of its existence, and whether that is the average of what does not run all the time."""
     average = None if line.per_month is None else line.per_month / MONTH
-    if line.per_hour is None or average is None:
-        return line.per_hour if average is None else average
-    return min(line.per_hour, average)
-
-
-def _life(machine: Instance) -> Life:
-    since: datetime = machine["LaunchTime"].astimezone(UTC)
-    return Life(since, None if state_of(machine) in RUNNING else ended_at(machine))
+    if average is None or line.per_hour is None:
+        return (line.per_hour, False) if average is None else (average, line.per_hour is not None)
+    return min(line.per_hour, average), average < line.per_hour

@@ -1,0 +1,110 @@
+"""How long machines have stood and run: from EC2's own words, and CloudWatch's where one was stopped in between.
+
+EC2 tells the last start alone (`LaunchTime`). That a machine is older is told by its volumes and interfaces, which have
+been attached since it was made, and by the engine's state. What it ran in between is counted by CloudWatch's status
+checks, which come once a minute from every machine that runs, cost nothing, and are kept for 455 days (Amazon EC2 user
+guide, "View the status checks"; Amazon CloudWatch user guide, "Metrics retention"): whoever stopped it, by an API or
+from inside, so that no trail of calls needs to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.cloud import Cloud, asking_aws
+from infra.durations import parse_instant
+from infra.instances import RUNNING, STANDING, Instance, by_id, ended_at, state_of
+from infra.lifecycle.engine import Resource
+from infra.resource_types import INSTANCE
+
+RESTARTED_AFTER = timedelta(minutes=10)
+"""A last start that is later than the making by more than this is another start."""
+_HOUR = Decimal(3600)
+_MOST_POINTS = 1440
+"""That one GetMetricStatistics answers with (Amazon CloudWatch API reference)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From when until when something stood and, if it is a machine, ran; both ends None while it does.
+
+    `until`: when it ran last; `gone`: when it was gone, and its disks with it. `started`: its last start, where it had
+    been stopped before; `ran`: the hours of `since` to `started` in which it ran, None where nobody tells.
+    """
+
+    since: datetime
+    until: datetime | None = None
+    gone: datetime | None = None
+    started: datetime | None = None
+    ran: Decimal | None = None
+
+    def hours(self, moment: datetime) -> Decimal:
+        """That it stood: a stopped machine stands on."""
+        return _hours(self.since, self.gone or moment)
+
+    def ran_hours(self, moment: datetime) -> Decimal:
+        """That it ran, as far as that is known."""
+        return _hours(self.started or self.since, self.until or moment) + (self.ran or Decimal(0))
+
+    @property
+    def unknown_hours(self) -> Decimal:
+        """Hours between its making and its last start of which nobody tells whether it ran."""
+        if self.started is None or self.ran is not None:
+            return Decimal(0)
+        return _hours(self.since, self.started)
+
+
+def lives_of_machines(resources: Iterable[Resource], cloud: Cloud) -> dict[str, Life]:
+    """The lives of the stack's single machines by the resource's name; those that EC2 forgot are left out.
+
+    Raises `UserError` where EC2 cannot be asked; CloudWatch that cannot be leaves hours unknown.
+    """
+    own = {r.id: r for r in resources if r.type == INSTANCE and r.id}
+    with asking_aws("to describe the machines"):
+        found = by_id(cloud.client("ec2"), sorted(own))
+    return {own[i["InstanceId"]].name: _life(i, own[i["InstanceId"]].created, cloud) for i in found}
+
+
+def first_seen(instance: Instance) -> datetime:
+    """The earliest moment that EC2 names: its last start, or when its volumes and interfaces were attached."""
+    attached = [m.get("Ebs", {}).get("AttachTime") for m in instance.get("BlockDeviceMappings", [])]
+    attached += [n.get("Attachment", {}).get("AttachTime") for n in instance.get("NetworkInterfaces", [])]
+    return min(at.astimezone(UTC) for at in (instance["LaunchTime"], *attached) if at is not None)
+
+
+def _life(instance: Instance, created: str, cloud: Cloud) -> Life:
+    launched: datetime = instance["LaunchTime"].astimezone(UTC)
+    first = min(first_seen(instance), parse_instant(created) if created else launched)
+    until = None if state_of(instance) in RUNNING else ended_at(instance)
+    gone = None if state_of(instance) in STANDING else until
+    if launched - first <= RESTARTED_AFTER:
+        return Life(launched, until, gone)
+    return Life(first, until, gone, launched, _ran(instance["InstanceId"], first, launched, cloud))
+
+
+def _ran(instance: str, start: datetime, end: datetime, cloud: Cloud) -> Decimal | None:
+    """Hours between two moments, by the number of status checks; None where CloudWatch has none or cannot be asked."""
+    samples, at, step = Decimal(0), start, timedelta(hours=_MOST_POINTS)
+    client = cloud.client("cloudwatch")
+    while at < end:
+        asked: dict[str, Any] = {"StartTime": at, "EndTime": min(at + step, end), "Period": 3600}
+        try:
+            found = client.get_metric_statistics(
+                Namespace="AWS/EC2", MetricName="StatusCheckFailed", Statistics=["SampleCount"],
+                Dimensions=[{"Name": "InstanceId", "Value": instance}], **asked,
+            )  # fmt: skip
+        except (ClientError, BotoCoreError):
+            return None
+        samples += sum((Decimal(str(point["SampleCount"])) for point in found["Datapoints"]), Decimal(0))
+        at += step
+    return min(samples / 60, _hours(start, end)) if samples else None
+
+
+def _hours(since: datetime, until: datetime) -> Decimal:
+    return Decimal(str(max(0.0, (until - since).total_seconds()))) / _HOUR
