@@ -146,8 +146,6 @@ def lasting(span: timedelta) -> str:
 
 def paragraph(out: Any, title: str, lines: list[str]) -> None:
     """A title and its lines, folded to the width; nothing where there are none."""
-    from textwrap import fill
-
     if not lines:
         return
     out.print(f"\n{title}")
