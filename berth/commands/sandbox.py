@@ -13,11 +13,12 @@ from berth.show.lifecycle import NOT_DONE, step_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from infra.lifecycle.trial import Taken, Trial
+    from infra.lifecycle.engine import Removal
+    from infra.lifecycle.trial import Trial
     from infra.sandbox.journal import Journal, StackRecord
     from infra.sandbox.provider import SandboxProvider
     from infra.sandbox.server import Server
-    from infra.sandbox.walk import Removal
+    from infra.sandbox.walk import Removed
 
 app = typer.Typer(
     add_completion=False,
@@ -192,7 +193,7 @@ def down(
         standing: list[dict[str, str]] = []
         regions = {r.region for r in records.values()} or {"us-east-1"}
         for name in names:
-            found: Taken | Removal
+            found: Removal | Removed
             if trial is not None and name in by_engine:
                 found = trial.take_down(name, tell)
             else:
@@ -270,9 +271,9 @@ def _trial() -> Trial | None:
 
 
 def _journal(folder: Path, local: Server) -> Journal:
-    from infra.sandbox.journal import Journal
+    from infra.sandbox.journal import journal_in
 
-    return Journal(folder / "journal.json", local.run)
+    return journal_in(folder, local.run)
 
 
 def _provider(local: Server, region: str) -> SandboxProvider:

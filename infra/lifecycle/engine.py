@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from infra.steps import Left, Tell, silent
 from sizing.errors import UserError
 
 INSTALL_URL = "https://www.pulumi.com/docs/install/"
@@ -95,38 +96,6 @@ class Changes:
     def counts(self) -> dict[str, int]:
         found = {o: len(self.of(o)) for o in ("create", "update", "replace", "delete", "same")}
         return {name: number for name, number in found.items() if number}
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One resource made, changed or removed. `number` counts from 1; `total` is 0 where it is not known."""
-
-    verb: str
-    type: str
-    name: str
-    id: str
-    number: int
-    total: int = 0
-
-
-Tell = Callable[[Step], None]
-
-
-def silent(_step: Step) -> None:
-    """A `Tell` for nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A resource that could not be removed, and why."""
-
-    type: str
-    name: str
-    id: str
-    reason: str
-
-    def to_json(self) -> dict[str, str]:
-        return {"type": self.type, "name": self.name, "id": self.id, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,31 +23,28 @@ from infra.lifecycle.engine import (
     INSTALL_URL,
     Changes,
     Drift,
-    Left,
     Operation,
     Removal,
     Resource,
     ResourceChange,
     StackBusyError,
     StackSummary,
-    Step,
-    Tell,
     UpFailedError,
     missing_cli,
     pulumi_on_path,
-    silent,
 )
 from infra.lifecycle.lock import alive, held
 from infra.lifecycle.place import Place, open_place
 from infra.plan import PlannedResource, plan_stack
 from infra.resource_types import BUCKET
 from infra.sandbox.aws import Aws
-from infra.sandbox.journal import Journal
+from infra.sandbox.journal import journal_in
 from infra.sandbox.kind import unless_gone
 from infra.sandbox.project import engine_environment
 from infra.sandbox.server import find, sandbox_dir
 from infra.sandbox.services.s3 import empty_bucket
 from infra.settings import PROJECT
+from infra.steps import Left, Step, Tell, silent
 from sizing.errors import UserError
 
 _OPERATIONS: dict[str, Operation] = {
@@ -61,8 +58,6 @@ _OPERATIONS: dict[str, Operation] = {
 """Of the engine's steps, those that a person is told; the steps that a replacement is made of are told as one."""
 _VERBS = {"create": "made", "update": "changed", "replace": "replaced", "delete": "removed"}
 _LOCK = re.compile(r"created by (?P<user>[^@\s]+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
-JOURNAL = "journal.json"
-"""The walk's, in the sandbox's folder."""
 _MOST = 300
 """Characters of what the engine says, in one line."""
 
@@ -127,7 +122,7 @@ class PulumiEngine:
         """The stacks that the walk made on this local AWS: in no state of the engine's."""
         if self.place is None:
             return []
-        return sorted(Journal(self.place.folder / JOURNAL, self.place.server.run).stacks)
+        return sorted(journal_in(self.place.folder, self.place.server.run).stacks)
 
     def preview(self, stack: str) -> Changes:
         if stack in self._walked():

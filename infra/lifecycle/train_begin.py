@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.durations import write_instant
-from infra.lifecycle.engine import Tell, UpFailedError, silent
+from infra.lifecycle.engine import UpFailedError
 from infra.lifecycle.train_prepare import Prepared
 from infra.lifecycle.train_run import (
     BEGUN,
@@ -25,6 +25,7 @@ from infra.lifecycle.train_run import (
 from infra.places import BUCKET_OUTPUT, artifact_prefix, bundle_prefix, run_prefix
 from infra.resource_types import INSTANCE
 from infra.stack_files import record, stack_path
+from infra.steps import Tell, silent
 from model_runtime.artifacts import upload
 from model_runtime.errors import ModelError
 from sizing.errors import UserError

@@ -14,7 +14,7 @@ from typing import Any
 from infra.cloud import asking_aws
 from infra.durations import parse_instant, write_instant
 from infra.instances import by_id, ended_at
-from infra.lifecycle.engine import Removal, StackBusyError, Tell, silent
+from infra.lifecycle.engine import Removal, StackBusyError
 from infra.lifecycle.final_bill import FinalBill, final_bill, kept_bytes
 from infra.lifecycle.follow import Follower, Look
 from infra.lifecycle.interlock import MARGIN, Verdict, check
@@ -33,6 +33,7 @@ from infra.lifecycle.train_run import (
     whoami,
 )
 from infra.settings import TrainingSettings
+from infra.steps import Tell, silent
 from model_runtime.watch.status import Status, describe
 from sizing.errors import UserError
 

@@ -6,11 +6,10 @@ Told as the sandbox's walk tells its own, so that one command shows either.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from infra.cloud import sandbox_aws
-from infra.lifecycle.engine import Left, Resource, Tell, silent
+from infra.lifecycle.engine import Removal, Resource
 from infra.lifecycle.pulumi_engine import PulumiEngine, sandbox_engine
 from infra.new_stack import record_choice
 from infra.resolve import now
@@ -19,16 +18,8 @@ from infra.sandbox.journal import Made, StackRecord
 from infra.sandbox.listing import tagged
 from infra.settings import MachineSettings
 from infra.stack_files import read_stack
+from infra.steps import Tell, silent
 from sizing.errors import UserError
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a removal took away, what it could not, and how many objects its buckets held."""
-
-    removed: tuple[Resource, ...]
-    left: tuple[Left, ...]
-    objects: int
 
 
 class Trial:
@@ -65,13 +56,12 @@ class Trial:
                 self.engine.up(name, tell)
         return changed
 
-    def take_down(self, stack: str, tell: Tell = silent) -> Taken:
+    def take_down(self, stack: str, tell: Tell = silent) -> Removal:
         """Remove what the engine's state of the stack holds. Raises `UserError` where another stack uses it."""
         users = [r.name for r in self.records() if r.uses == stack and r.name != stack]
         if users:
             raise UserError(f"stack {stack} is used by {', '.join(users)}; take that down first")
-        found = self.engine.destroy(stack, tell)
-        return Taken(found.removed, found.left, found.objects)
+        return self.engine.destroy(stack, tell)
 
     def records(self) -> list[StackRecord]:
         """The engine's stacks, a shared one after those that use it."""

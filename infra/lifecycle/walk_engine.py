@@ -21,16 +21,12 @@ from infra.lifecycle.engine import (
     INSTALL_URL,
     Changes,
     Drift,
-    Left,
     Operation,
     Removal,
     Resource,
     ResourceChange,
     StackSummary,
-    Step,
-    Tell,
     UpFailedError,
-    silent,
 )
 from infra.lifecycle.lock import held, holder
 from infra.lifecycle.place import Place, open_place
@@ -40,15 +36,14 @@ from infra.programs import declare
 from infra.resolve import now, resolve
 from infra.sandbox import walk
 from infra.sandbox.aws import Aws
-from infra.sandbox.journal import Journal, Made, StackRecord
+from infra.sandbox.journal import Journal, Made, StackRecord, journal_in
 from infra.sandbox.provider import SandboxProvider
 from infra.sandbox.server import find, sandbox_dir
 from infra.stack_files import StackFile, read_stack
+from infra.steps import Left, Step, Tell, silent
 from sizing.errors import UserError
 from sizing.hardware.load import load_hardware
 from sizing.models.resolve import resolve_model
-
-JOURNAL = "journal.json"
 
 
 def open_walk(root: Path, *, start: bool = False, folder: Path | None = None) -> WalkEngine:
@@ -122,7 +117,7 @@ class WalkEngine:
                 raise UserError(f"stack {stack}: what a command that broke off had made cannot be removed: {said}")
             total = self._planned.get(stack, 0)
             try:
-                made = walk.bring_up(file, provider, journal, tell=_told(tell), total=total, clock=self._clock)
+                made = walk.bring_up(file, provider, journal, tell=tell, total=total, clock=self._clock)
             except walk.StackFailedError as error:
                 standing_still = [Resource(x.type, x.name, x.id) for x in error.left]
                 undo = f"`berth down {stack} --sandbox`"
@@ -185,7 +180,7 @@ class WalkEngine:
             journal.save()
 
     def _journal(self) -> Journal:
-        return Journal(self.place.folder / JOURNAL, self.place.server.run)
+        return journal_in(self.place.folder, self.place.server.run)
 
     def _of(self, region: str) -> SandboxProvider:
         if region not in self._providers:
@@ -198,11 +193,11 @@ class WalkEngine:
     def _clear(self, stack: str, provider: SandboxProvider, journal: Journal, tell: Tell) -> Removal:
         """Take down what the journal has, then what has the stack's tag and is in no journal."""
         known_here = stack in journal.stacks
-        removal = walk.Removal((), ())
+        removal = walk.Removed((), ())
         if known_here:
-            removal = walk.take_down(stack, provider, journal, tell=_told(tell))
+            removal = walk.take_down(stack, provider, journal, tell=tell)
         removed = [_resource(m) for m in removal.removed]
-        left = [Left(x.type, x.name, x.id, x.reason) for x in removal.left]
+        left = list(removal.left)
         known = {x.id for x in left}
         for found in ordered(standing(provider.aws, stack)):
             if found.id in known or found.id.rsplit("/", 1)[-1] in known:
@@ -277,10 +272,3 @@ class _Comparer(mocks.Mocks):
 
 def _resource(made: Made, since: str = "") -> Resource:
     return Resource(made.type, made.name, made.id, inputs=made.inputs, created=since)
-
-
-def _told(tell: Tell) -> walk.Tell:
-    def told(step: walk.Step) -> None:
-        tell(Step(step.verb, step.type, step.name, step.id, step.number, step.total))
-
-    return told

@@ -78,3 +78,8 @@ class Journal:
     def users_of(self, shared: str) -> list[str]:
         """The stacks that take their artifacts from `shared`."""
         return sorted(r.name for r in self.stacks.values() if r.uses == shared and r.name != shared)
+
+
+def journal_in(folder: Path, run: str) -> Journal:
+    """The journal of the sandbox whose files lie in `folder`."""
+    return Journal(folder / "journal.json", run)

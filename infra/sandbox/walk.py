@@ -25,6 +25,7 @@ from infra.sandbox.provider import SandboxProvider
 from infra.sandbox.services.s3 import empty_bucket
 from infra.settings import MachineSettings
 from infra.stack_files import StackFile
+from infra.steps import Left, Step, Tell, silent
 from sizing.errors import UserError
 from sizing.hardware.load import Hardware, load_hardware
 from sizing.models.facts import ModelFacts
@@ -32,38 +33,13 @@ from sizing.models.resolve import resolve_model
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One resource made or removed. `number` counts from 1; `total` is 0 where it is not known beforehand."""
-
-    verb: str
-    type: str
-    name: str
-    id: str
-    number: int
-    total: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A resource that could not be removed, and why."""
-
-    type: str
-    name: str
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removed:
     """What a walk down removed, and what it left."""
 
     removed: tuple[Made, ...]
     left: tuple[Left, ...]
     objects: int = 0
     """Objects and versions that were removed from buckets first."""
-
-
-Tell = Callable[[Step], None]
 
 
 class Interrupted(Exception):  # noqa: N818 (it says what happened, to the walk and to nobody else)
@@ -122,7 +98,7 @@ class StackFailedError(UserError):
     """A stack that could not be made whole; what had been made was removed, but for `left`."""
 
     def __init__(
-        self, stack: str, cause: UserError, made: int, removal: Removal, half_made: tuple[Left, ...] = ()
+        self, stack: str, cause: UserError, made: int, removal: Removed, half_made: tuple[Left, ...] = ()
     ) -> None:
         self.cause, self.removal = cause, removal
         self.left = left = (*removal.left, *half_made)
@@ -140,7 +116,7 @@ def bring_up(
     provider: SandboxProvider,
     journal: Journal,
     *,
-    tell: Tell = lambda _: None,
+    tell: Tell = silent,
     total: int = 0,
     hardware: Hardware | None = None,
     find_model: Callable[[str], ModelFacts] = resolve_model,
@@ -188,7 +164,7 @@ def bring_up(
     return record
 
 
-def _half_made(provider: SandboxProvider, stack: str, removal: Removal) -> tuple[Left, ...]:
+def _half_made(provider: SandboxProvider, stack: str, removal: Removed) -> tuple[Left, ...]:
     """What AWS lists with the stack's tag and the journal does not know: made by a call whose next one failed."""
     known = {left.id for left in removal.left}
     return tuple(
@@ -198,7 +174,7 @@ def _half_made(provider: SandboxProvider, stack: str, removal: Removal) -> tuple
     )
 
 
-def take_down(stack: str, provider: SandboxProvider, journal: Journal, *, tell: Tell = lambda _: None) -> Removal:
+def take_down(stack: str, provider: SandboxProvider, journal: Journal, *, tell: Tell = silent) -> Removed:
     """Remove a stack, the last made first. What cannot be removed stays in the journal, so that it can be tried again.
 
     `protect` and `retain_on_delete` keep artifacts in AWS; a sandbox holds none of worth, and its buckets are emptied.
@@ -234,7 +210,7 @@ def take_down(stack: str, provider: SandboxProvider, journal: Journal, *, tell: 
     if not left:
         del journal.stacks[stack]
     journal.save()
-    return Removal(tuple(m for m in removed if m not in record.made), tuple(left), objects)
+    return Removed(tuple(m for m in removed if m not in record.made), tuple(left), objects)
 
 
 def gone(record: StackRecord, provider: SandboxProvider) -> list[Made]:

@@ -23,7 +23,7 @@ from rich.live import Live
 from berth.schemas import load
 from berth.show.train import Drawn, Lines, next_commands, show_end
 from infra.instances import ended_at
-from infra.lifecycle.engine import Left, Removal
+from infra.lifecycle.engine import Removal
 from infra.lifecycle.final_bill import final_bill
 from infra.lifecycle.follow import Look
 from infra.lifecycle.interlock import Node, Verdict
@@ -31,6 +31,7 @@ from infra.lifecycle.saved import Saved
 from infra.lifecycle.train_end import End
 from infra.sandbox import server
 from infra.stack_files import ROOT, render_project, render_stack
+from infra.steps import Left
 from model_runtime.artifacts import Verified
 
 URI = "s3://bucket/output/tuning/20261124-093000"

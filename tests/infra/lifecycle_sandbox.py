@@ -20,19 +20,17 @@ from infra.cloud import sandbox_aws
 from infra.lifecycle.engine import (
     Changes,
     Drift,
-    Left,
     Removal,
     Resource,
     ResourceChange,
     StackSummary,
-    Tell,
-    silent,
 )
 from infra.lifecycle.place import Place, open_place
 from infra.lifecycle.walk_engine import WalkEngine
 from infra.sandbox import server
 from infra.sandbox.aws import Aws
 from infra.sandbox.provider import SandboxProvider
+from infra.steps import Left, Tell, silent
 
 REGION = "us-east-1"
 ROLE = "arn:aws:iam::123456789012:role/scheduler"

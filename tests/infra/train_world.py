@@ -22,7 +22,7 @@ from infra_projects import SHARED, TRAINING, Project
 
 from infra.durations import parse_instant, write_instant
 from infra.endings import schedule_at
-from infra.lifecycle.engine import Changes, Left, Removal, Resource, ResourceChange, StackBusyError, Step, silent
+from infra.lifecycle.engine import Changes, Removal, Resource, ResourceChange, StackBusyError
 from infra.lifecycle.train_begin import begin
 from infra.lifecycle.train_end import End, attend
 from infra.lifecycle.train_prepare import Prepared, prepare
@@ -32,6 +32,7 @@ from infra.resource_types import INSTANCE
 from infra.sandbox.aws import Aws
 from infra.sandbox.node_schedule import fire_due
 from infra.stack_files import read_stack
+from infra.steps import Left, Step, silent
 from model_runtime.artifacts import upload
 from model_runtime.handler.bundle import Bundle
 from model_runtime.manifest import NAME, sha256_of, write_manifest
