@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from infra.cloud import Cloud
     from infra.doctor.finding import Finding
-    from infra.lifecycle.engine import Engine, Step
+    from infra.lifecycle.engine import Engine
     from infra.policy.subject import Violation
+    from infra.steps import Step
 
 NOT_DONE = 3
 """Exit code where something stands in the way, failed or is left."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.cloud import Cloud
 from infra.inventory import Found, standing, strays
-from infra.lifecycle.engine import Engine, Removal, Resource, Tell, silent
+from infra.lifecycle.engine import Engine, Removal, Resource
 from infra.lifecycle.interlock import Verdict, is_training
 from infra.lifecycle.interlock import check as interlock
 from infra.lifecycle.lives import lives_of_machines
@@ -18,6 +18,7 @@ from infra.lifecycle.spent import Spent, spent, standing_bill
 from infra.resolve import now
 from infra.settings import Settings
 from infra.stack_files import StackFile, read_stack, stack_names
+from infra.steps import Tell, silent
 from sizing.errors import UserError
 
 
