@@ -3,6 +3,7 @@ ones do, in seconds and without a download, and answer nonsense. For tests, the 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ def build(
         raise ValueError(f"kind is {kind!r}; one of {', '.join(KINDS)}")
     if vocab_size < 300:
         raise ValueError(f"vocab_size is {vocab_size}; at least 300")
+    # Saving imports DeepSpeed where it is installed, which says on stdout that it has found no accelerator.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     tokenizer = _tokenizer(kind, vocab_size, context_window)
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
