@@ -53,12 +53,14 @@ def folded(out: Console, text: str, indent: str = "  ", *, margin: int = 0) -> N
 def table(*columns: str, right: tuple[str, ...] = (), title: str = "", wrap: tuple[str, ...] = ()) -> Table:
     """A table with the headings `columns`; those in `right` hold numbers, those in `wrap` long text that may wrap.
 
-    Cells of the other columns stay on one line. Add rows with `table.add_row(...)` and print with `console().print`.
+    Cells of the other columns stay on one line as long as there is room. Add rows with `table.add_row(...)` and print
+    with `console().print`.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
-    drawn = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, show_edge=False)
+    from berth.show.fitted import FittedTable
+
+    drawn = FittedTable(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, show_edge=False)
     for name in columns:
-        drawn.add_column(name, justify="right" if name in right else "left", no_wrap=name not in wrap)
+        drawn.add_column(name, justify="right" if name in right else "left", no_wrap=name not in wrap, overflow="fold")
     return drawn
