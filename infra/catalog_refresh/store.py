@@ -16,17 +16,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from infra import lock
 from infra.catalog_refresh import KEPT
 from infra.prices.table import COLUMNS as SERVICE_COLUMNS
 from infra.prices.table import REFRESHED, refreshed_rows
 from sizing.errors import UserError
 from sizing.hardware import cache
 from sizing.hardware.tables import COLUMNS
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: two refreshes at once are not told apart there; each still swaps whole
-    fcntl = None  # type: ignore[assignment]
 
 _STAGING = ".staging-"
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[a-z0-9_]+\Z")
@@ -37,16 +33,10 @@ Table = Sequence[Mapping[str, str]]
 def locked(folder: Path) -> Iterator[None]:
     """Hold the cache for one writer; `UserError` where another has it or the folder cannot be written."""
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / "lock").open("ab")
-    with handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    "another `berth catalog` command is writing the catalogue; wait for it to end"
-                ) from None
+        file = lock.opened(folder)
+    with file:
+        if not lock.take(file):
+            raise UserError("another `berth catalog` command is writing the catalogue; wait for it to end")
         yield
 
 

@@ -1,29 +1,23 @@
-"""One command at a time: a lock on a file that says who holds it, and that ends with its process, even killed."""
+"""One command at a time on the stacks of a folder: the folder's lock, with words that say who holds it.
+
+The sandbox's commands lock the same file (`infra.sandbox.server.locked`), so these and those exclude each other.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from infra.durations import write_instant
 from infra.lifecycle.engine import StackBusyError
+from infra.lock import FILE, locked, user_name
 from infra.resolve import now
-from sizing.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: two commands at once are not told apart there
-    fcntl = None  # type: ignore[assignment]
-
-FILE = "lock"
-"""The file that `infra.sandbox.server.locked` locks as well: the sandbox's commands and these exclude each other."""
 
 
 @contextmanager
@@ -32,30 +26,23 @@ def held(folder: Path, stack: str, doing: str) -> Iterator[None]:
 
     Raises `StackBusyError`, which names who holds it, and `UserError` where the folder cannot be written.
     """
-    path = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a+b")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}; BERTH_CACHE_DIR names another") from None
-    with handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StackBusyError(stack, holder(folder) or "another berth command on this machine") from None
+
+    def busy() -> StackBusyError:
+        return StackBusyError(stack, holder(folder) or "another berth command on this machine")
+
+    with locked(folder, busy) as file:
         told = {
-            "user": _user(),
+            "user": user_name(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "doing": doing,
             "since": write_instant(now()),
         }
-        _write(handle, json.dumps(told))
+        _write(file, json.dumps(told))
         try:
             yield
         finally:
-            _write(handle, "")
+            _write(file, "")
 
 
 def holder(folder: Path) -> str:
@@ -85,16 +72,9 @@ def alive(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def _write(handle: Any, text: str) -> None:
+def _write(file: IO[bytes], text: str) -> None:
     with contextlib.suppress(OSError):  # the lock itself is the kernel's; without its words it is still one
-        handle.seek(0)
-        handle.truncate()
-        handle.write(text.encode())
-        handle.flush()
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in containers
-        return f"uid {os.getuid()}"
+        file.seek(0)
+        file.truncate()
+        file.write(text.encode())
+        file.flush()

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,14 +15,10 @@ from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra.stack_files import ROOT
+from infra import lock
+from infra.sandbox.node_process import spawn
 from sizing.errors import UserError
 from sizing.hardware.cache import catalog_dir
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: two commands at once are not told apart there
-    fcntl = None  # type: ignore[assignment]
 
 WHO = "/berth-sandbox"
 """Path under which the local AWS says which run of it this is."""
@@ -54,17 +49,7 @@ def sandbox_dir(environ: Mapping[str, str] = os.environ) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the sandbox for one command; `UserError` where another has it or the folder cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / "lock").open("ab")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}; BERTH_CACHE_DIR names another") from None
-    with handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError("another `berth sandbox` command is at work; wait for it to end") from None
+    with lock.locked(folder, lambda: UserError("another `berth sandbox` command is at work; wait for it to end")):
         yield
 
 
@@ -91,16 +76,8 @@ def start(folder: Path) -> Server:
         raise UserError(f"the sandbox needs moto, which plays AWS: {INSTALL}")
     _file(folder).unlink(missing_ok=True)
     run, log = secrets.token_hex(8), folder / "moto.log"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
-    command = [sys.executable, "-m", "infra.sandbox.moto_server", str(_file(folder)), run]
-    # From a checkout that is not installed, the package is found by its folder.
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    pid = os.posix_spawn(sys.executable, command, environ, file_actions=actions)
+    log.unlink(missing_ok=True)
+    pid = spawn(["infra.sandbox.moto_server", str(_file(folder)), run], log)
     deadline = time.monotonic() + START_SECONDS
     try:
         while time.monotonic() < deadline:
