@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from infra.errors import one_line, refusal
 from sizing.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,8 +93,6 @@ def asking_aws(what: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        told = error.response.get("Error", {})
-        line = f"{told.get('Code', 'error')}: {told.get('Message', '')}".strip().rstrip(":")
-        raise UserError(f"AWS refuses {what}: {' '.join(line.split())[:300]}") from error
+        raise UserError(f"AWS refuses {what}: {refusal(error)[:300]}") from error
     except BotoCoreError as error:
-        raise UserError(f"{what}: AWS cannot be asked: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{what}: AWS cannot be asked: {one_line(error, 300)}") from error

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.errors import one_line
 from infra.plan import PlannedResource, read_preview, resource_of_state
 from sizing.errors import UserError
 
@@ -136,4 +137,4 @@ def _why(ran: Ran, seconds: float) -> str:
 
 
 def _line(text: str) -> str:
-    return re.sub(r"^.*?error:\s*", "", " ".join(text.split()))[:200]
+    return re.sub(r"^.*?error:\s*", "", one_line(text))[:200]

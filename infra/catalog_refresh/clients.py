@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from infra.catalog_refresh import KEPT
+from infra.errors import BAD_CREDENTIALS, DENIED, clause, code_of
 from sizing.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,25 +22,6 @@ if TYPE_CHECKING:
 
 PRICING_REGION = "us-east-1"
 """The Price List and Savings Plans APIs answer here for all regions."""
-_DENIED = {
-    "AccessDenied",
-    "AccessDeniedException",
-    "UnauthorizedOperation",
-    "Client.UnauthorizedOperation",
-}
-_BAD_CREDENTIALS = {
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "IncompleteSignature",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "MissingAuthenticationToken",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
 _NOT_ENABLED = {"OptInRequired", "RegionDisabledException"}
 _THROTTLED = {
     "RequestLimitExceeded",
@@ -83,7 +65,7 @@ def connect(profile: str | None = None, attempts: int = 8) -> Clients:
             regions=tuple(session.get_available_regions("ec2")),
         )
     except BotoCoreError as error:
-        raise UserError(f"cannot use the AWS credentials: {one_line(error)}") from None
+        raise UserError(f"cannot use the AWS credentials: {clause(error)}") from None
 
 
 @contextmanager
@@ -96,34 +78,29 @@ def asking(action: str, region: str, without: str = "") -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in _DENIED:
+        code = code_of(error)
+        if code in DENIED:
             problem = f"these AWS credentials may not call {action} (region {region}): allow it{skip}"
         elif code in _NOT_ENABLED or (code == "AuthFailure" and action.startswith("ec2:")):
             problem = f"AWS refused {action} in {region} ({code}): wrong credentials, or the account has not enabled it"
-        elif code in _BAD_CREDENTIALS:
+        elif code in BAD_CREDENTIALS:
             problem = f"AWS refused the credentials ({code}): renew them, e.g. `aws sso login`, and try again"
         elif code in _THROTTLED:
             problem = f"AWS throttled {action} ({code}) for all of the retries: try again later{skip}"
         else:
-            problem = f"AWS answered {action} (region {region}) with {code or 'an error'}: {one_line(error)}"
+            problem = f"AWS answered {action} (region {region}) with {code or 'an error'}: {clause(error)}"
         raise UserError(f"{problem}; {KEPT}") from None
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise UserError(
-            f"no usable AWS credentials ({one_line(error)}): run `aws configure` or `aws sso login`; {KEPT}"
+            f"no usable AWS credentials ({clause(error)}): run `aws configure` or `aws sso login`; {KEPT}"
         ) from None
     except BotoCoreError as error:
-        raise UserError(f"no answer to {action} (region {region}): {one_line(error)}; {KEPT}") from None
+        raise UserError(f"no answer to {action} (region {region}): {clause(error)}; {KEPT}") from None
 
 
 def unexpected(action: str, problem: str) -> UserError:
     """AWS answered, but not in the documented shape. Refused, so that a guess never becomes a price."""
     return UserError(f"AWS's answer to {action} is not as documented: {problem}; {KEPT}")
-
-
-def one_line(error: Exception) -> str:
-    """An error's text on one line, its end of sentence left off."""
-    return " ".join(str(error).split()).rstrip(".")
 
 
 def field(record: Any, action: str, *path: str) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from infra.errors import code_of, one_line
 from model_runtime.artifacts import Verified, verify
 from model_runtime.errors import ModelError
 from model_runtime.fetch import split_s3
@@ -82,14 +83,14 @@ class BucketPlace:
             found = self.client.get_object(Bucket=bucket, Key=prefix + path)
             return bytes(found["Body"].read()) if found["ContentLength"] <= MOST_BYTES else None
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
+            code = code_of(error)
             if code in _ABSENT:
                 return None
             if code in _NO_BUCKET:
                 raise UserError(f"there is no bucket {bucket}; bring the shared stack up first") from None
-            raise UnreachableError(_line(error)) from error
+            raise UnreachableError(one_line(error, 300)) from error
         except BotoCoreError as error:
-            raise UnreachableError(_line(error)) from error
+            raise UnreachableError(one_line(error, 300)) from error
 
     def above(self, name: str) -> Place | None:
         uri = self.uri.rstrip("/")
@@ -104,10 +105,6 @@ def _verified(location: str, client: Any, sizes_only: bool) -> Verified:
         return verify(location, client=client, sizes_only=sizes_only)
     except ModelError as error:
         raise UserError(str(error)) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def reach_aws(sandbox: bool) -> Callable[[str], tuple[str, Any]]:
@@ -125,6 +122,6 @@ def reach_aws(sandbox: bool) -> Callable[[str], tuple[str, Any]]:
         try:
             return cloud.account, cloud.client("s3")
         except (BotoCoreError, ClientError) as error:
-            raise UnreachableError(_line(error)) from error
+            raise UnreachableError(one_line(error, 300)) from error
 
     return reach

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.doctor.finding import Finding, Surroundings
 from infra.doctor.quotas import quota_of
+from infra.errors import one_line, refusal
 from infra.images import TRAINING_TAG, ecr_repository_arn, image_of
 from infra.instances import RUNNING, Instance, described
 from infra.places import artifact_prefix, bucket_name, bundle_prefix
@@ -244,10 +245,7 @@ def _failed(check: str, error: Exception, fix: str) -> Finding:
 
 
 def _short(error: Exception) -> str:
-    if isinstance(error, ClientError):
-        told = error.response.get("Error", {})
-        return f"{told.get('Code', 'error')}: {told.get('Message', '')}".strip().rstrip(":")
-    return " ".join(str(error).split())
+    return refusal(error) if isinstance(error, ClientError) else one_line(error)
 
 
 def examine(file: StackFile, around: Surroundings, hardware: Hardware, model: ModelFacts | None) -> Iterator[Finding]:

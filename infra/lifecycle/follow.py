@@ -11,6 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.errors import one_line
 from infra.lifecycle.final_bill import spent_so_far
 from infra.lifecycle.interlock import Node, last_expiry, nodes_of, own_status
 from infra.lifecycle.saved import ARTIFACT, status_of
@@ -135,7 +136,7 @@ class Follower:
         except logs.exceptions.ResourceNotFoundException:
             return (), ()  # nothing said yet
         except (ClientError, BotoCoreError) as error:
-            return (), (f"the log cannot be read: {' '.join(str(error).split())[:200]}",)
+            return (), (f"the log cannot be read: {one_line(error, 200)}",)
         self._tokens[stream] = found["nextForwardToken"]
         lines = [str(event["message"]).rstrip() for event in found["events"]]
         return tuple(line for line in lines if line and not line.startswith('{"_aws"')), ()

@@ -18,6 +18,7 @@ from pulumi.automation.events import EngineEvent, StepEventMetadata, StepEventSt
 from semver import VersionInfo
 
 from infra.doctor.checks import LEAST_PULUMI
+from infra.errors import one_line
 from infra.lifecycle.engine import (
     INSTALL,
     INSTALL_URL,
@@ -339,7 +340,7 @@ class _Heard:
 
     def __call__(self, event: EngineEvent) -> None:
         if event.diagnostic_event is not None and event.diagnostic_event.severity == "error":
-            said = _line(_plain(event.diagnostic_event.message))
+            said = one_line(_plain(event.diagnostic_event.message), _MOST)
             self.errors.append(said)
             if event.diagnostic_event.urn:
                 self.reasons.setdefault(event.diagnostic_event.urn, said)
@@ -448,10 +449,6 @@ def _plain(text: str) -> str:
     return re.sub(r"<\{%.*?%\}>", "", text)
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())[:_MOST]
-
-
 def _problem(said: str, heard: _Heard) -> str:
     """The engine's own reason: the first error of its events that says more than that it failed, else its stderr."""
     for words in heard.errors:
@@ -466,4 +463,4 @@ def _problem(said: str, heard: _Heard) -> str:
         )
     if "PULUMI_ACCESS_TOKEN" in found:
         return "pulumi is not logged in: `pulumi login --local` keeps the state in files, with no account"
-    return _line(_plain(found)) or "the pulumi CLI failed and said nothing"
+    return one_line(_plain(found), _MOST) or "the pulumi CLI failed and said nothing"

@@ -11,6 +11,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.durations import parse_instant
+from infra.errors import one_line
 from model_runtime.artifacts import Verified, verify
 from model_runtime.errors import ModelError
 from model_runtime.fetch import split_s3
@@ -87,7 +88,7 @@ def saved_under(uri: str, client: Any, status: Status | None = None) -> Saved:
     except ModelError as error:
         raise UserError(str(error)) from error
     except (BotoCoreError, ClientError) as error:
-        raise UserError(f"{uri} cannot be read: {' '.join(str(error).split())}; check permissions") from error
+        raise UserError(f"{uri} cannot be read: {one_line(error)}; check permissions") from error
     return Saved(uri, problems=tuple(problems))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 import socket
@@ -16,12 +15,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.cloud import Cloud, asking_aws
 from infra.durations import write_instant
+from infra.errors import one_line
 from infra.lifecycle.engine import Engine
+from infra.lock import user_name
 from infra.places import BUCKET_OUTPUT, output_prefix, run_prefix
 from infra.resolve import now
 from infra.resource_types import INSTANCE
 from infra.settings import TrainingSettings
 from infra.stack_files import StackFile, read_stack
+from model_runtime.fetch import split_s3
 from sizing.errors import UserError
 
 _RUN = re.compile(r"\d{8}-\d{6}")
@@ -143,35 +145,31 @@ def note(uri: str, name: str, document: Mapping[str, Any], cloud: Cloud, *, once
     """Put a note under the run's prefix; with `once` only where there is none, and False where there was."""
     if once and read_note(uri, name, cloud) is not None:
         return False
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = split_s3(uri)
     body = (json.dumps(document, indent=1) + "\n").encode()
     with asking_aws(f"to write {name}"):
-        cloud.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=body, ContentType="application/json")
+        cloud.client("s3").put_object(Bucket=bucket, Key=prefix + name, Body=body, ContentType="application/json")
     return True
 
 
 def read_note(uri: str, name: str, cloud: Cloud) -> dict[str, Any] | None:
     """A note, None where there is none or it cannot be read as one. Raises `UserError` where S3 refuses."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = split_s3(uri)
     s3 = cloud.client("s3")
     try:
-        found = json.loads(s3.get_object(Bucket=bucket, Key=f"{prefix}/{name}")["Body"].read())
+        found = json.loads(s3.get_object(Bucket=bucket, Key=prefix + name)["Body"].read())
     except s3.exceptions.NoSuchKey:
         return None
     except ValueError:
         return None
     except (ClientError, BotoCoreError) as error:
-        raise UserError(f"{uri}/{name} cannot be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"{uri}/{name} cannot be read: {one_line(error)}") from error
     return found if isinstance(found, dict) else None
 
 
 def whoami() -> str:
     """Who runs this command, for others who look at the run."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name
-        user = "somebody"
-    return f"{user} on {socket.gethostname()}"
+    return f"{user_name()} on {socket.gethostname()}"
 
 
 def run_name(clock: Callable[[], datetime] = now) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from infra.errors import is_absent
 from infra.lifecycle.train_prepare import Prepared
-from infra.sandbox.aws import Aws, is_absent
+from infra.sandbox.aws import Aws
 from infra.sandbox.node import LIMITS, start_node
 from infra.sandbox.node_schedule import start as start_schedule
 from infra.sandbox.server import Server

@@ -11,17 +11,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from infra.cloud import cloud_for
-from infra.sandbox.aws import code_of, is_absent
+from infra.errors import BAD_CREDENTIALS, DENIED, clause, code_of, is_absent
 from sizing.errors import UserError
 
 Client = Callable[[str], Any]
 """The boto3 client of a service in the stack's region, by its name."""
 _ASK_SECONDS = 20
-_DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError")
-_BAD_CREDENTIALS = (
-    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
-    "SignatureDoesNotMatch", "UnrecognizedClientException",
-)  # fmt: skip
 
 
 def clients_for(region: str, sandbox: bool) -> Client:
@@ -80,26 +75,22 @@ def asking(what: str, region: str, absent: str = "") -> Iterator[None]:
         code = code_of(error)
         if absent and is_absent(error):
             said = absent
-        elif code in _DENIED:
+        elif code in DENIED:
             said = f"these AWS credentials may not call {what} (region {region}): allow it, or use others"
-        elif code in _BAD_CREDENTIALS:
+        elif code in BAD_CREDENTIALS:
             said = f"AWS refused the credentials ({code}): renew them, e.g. `aws sso login`, and try again"
         else:
-            said = f"AWS answered {what} (region {region}) with {code or 'an error'}: {_one_line(error)}"
+            said = f"AWS answered {what} (region {region}) with {code or 'an error'}: {clause(error)}"
         raise UserError(said) from None
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise UserError(
-            f"no usable AWS credentials ({_one_line(error)}): run `aws configure` or `aws sso login`, or try --sandbox"
+            f"no usable AWS credentials ({clause(error)}): run `aws configure` or `aws sso login`, or try --sandbox"
         ) from None
     except BotoCoreError as error:
-        raise UserError(f"no answer to {what} (region {region}): {_one_line(error)}") from None
+        raise UserError(f"no answer to {what} (region {region}): {clause(error)}") from None
 
 
 def account_of(client: Client, region: str) -> str:
     """The number of the account that is asked."""
     with asking("sts:GetCallerIdentity", region):
         return str(client("sts").get_caller_identity()["Account"])
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")

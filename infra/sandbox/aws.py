@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,26 +65,3 @@ def _session(region: str) -> Any:
         aws_secret_access_key="sandbox",  # noqa: S106 (moto asks for some key and checks none)
         region_name=region,
     )
-
-
-def code_of(error: Any) -> str:
-    """AWS's error code of a botocore `ClientError`."""
-    response: Mapping[str, Any] = getattr(error, "response", {})
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def is_absent(error: Any) -> bool:
-    """Whether AWS says that a thing does not exist. Its services word it in a dozen ways."""
-    code = code_of(error)
-    return code in _ABSENT or any(part in code for part in ("NotFound", "NoSuch")) or _says_absent(error)
-
-
-_ABSENT = frozenset({"404", "ResourceNotFoundException", "RepositoryNotFoundException", "NotFoundException"})
-_VAGUE = frozenset({"ValidationError", "ValidationException"})
-"""Codes under which Auto Scaling and SageMaker report a missing thing."""
-
-
-def _says_absent(error: Any) -> bool:
-    message = str(getattr(error, "response", {}).get("Error", {}).get("Message", "")).lower()
-    said = ("not found", "could not find", "does not exist", "no scaling policy", "no scalable target")
-    return code_of(error) in _VAGUE and any(words in message for words in said)

@@ -8,7 +8,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.sandbox.aws import Aws, is_absent
+from infra.errors import is_absent
+from infra.sandbox.aws import Aws
 
 Inputs = Mapping[str, Any]
 Outputs = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.host.fetch import problems
+from infra.errors import one_line
 from model_runtime.errors import ModelError
 from model_runtime.fetch import fetch_s3
 from model_runtime.manifest import NAME
@@ -83,15 +83,12 @@ def boot(folder: Path, environment: Mapping[str, str], log_group: str, s3: Any, 
 
 
 def _fetch(uri: str, target: Path, expected: str, s3: Any) -> None:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     try:
-        fetch_s3(uri, target, client=s3)
-        manifest = s3.get_object(Bucket=bucket, Key=f"{prefix}/{NAME}")["Body"].read()
+        got = fetch_s3(uri, target, client=s3, manifest_sha256=expected)
     except (ModelError, ClientError, BotoCoreError) as error:
-        raise SetUpError(f"{uri}: {' '.join(str(error).split())}") from error
-    (target / NAME).write_bytes(manifest)
-    if wrong := problems(target, expected):
-        raise SetUpError(f"{uri}: {'; '.join(wrong)}")
+        raise SetUpError(f"{uri}: {one_line(error)}") from error
+    if not got.verified:
+        raise SetUpError(f"{uri}: {NAME} is missing")
 
 
 def _place(folder: Path, output: Path, say: Callable[[str], None]) -> Path:

@@ -19,14 +19,11 @@ from zoneinfo import ZoneInfo
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from infra.errors import one_line
+from infra.lock import take
 from infra.resolve import now
 from infra.sandbox.aws import Aws
 from infra.sandbox.node_process import alone, spawn
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: two of them may run there, and what one does is done
-    fcntl = None  # type: ignore[assignment]
 
 POLL_S = 1.0
 _SILENCE_S = 20.0
@@ -78,7 +75,7 @@ def _call(aws: Aws, name: str, target: dict[str, Any]) -> Fired:
         operation = getattr(aws.client(found[1]), xform_name(found[2][:1].upper() + found[2][1:]))
         operation(**json.loads(target.get("Input") or "{}"))
     except (ClientError, BotoCoreError, ParamValidationError, AttributeError, ValueError) as error:
-        return Fired(name, call, " ".join(str(error).split())[:300])
+        return Fired(name, call, one_line(error, 300))
     return Fired(name, call)
 
 
@@ -99,33 +96,19 @@ def start(aws: Aws, folder: Path) -> bool:
     """Start the process of the region where none runs; False where one does. It outlives its starter."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / f"schedule-{aws.region}.lock"
-    if not _is_free(lock):
-        return False
-    spawn(["infra.sandbox.node_schedule", aws.endpoint, aws.region, str(lock)], lock.with_suffix(".log"))
-    return True
-
-
-def _is_free(lock: Path) -> bool:
-    if fcntl is None:
-        return True
-    with lock.open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with lock.open("ab") as file:
+        if not take(file):
             return False
+    spawn(["infra.sandbox.node_schedule", aws.endpoint, aws.region, str(lock)], lock.with_suffix(".log"))
     return True
 
 
 def main(arguments: list[str] | None = None) -> int:
     alone()
     endpoint, region, lock = (sys.argv[1:] if arguments is None else arguments)[:3]
-    with Path(lock).open("ab") as handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return 0  # another one runs
-        run(Aws(endpoint, region))
+    with Path(lock).open("ab") as file:
+        if take(file):  # else another one runs
+            run(Aws(endpoint, region))
     return 0
 
 

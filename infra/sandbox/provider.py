@@ -12,6 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from infra.errors import one_line
 from infra.sandbox.aws import Aws
 from infra.sandbox.catalogue import kind_of
 from infra.sandbox.kind import Inputs, Kind, Outputs
@@ -162,14 +163,10 @@ def asking(type_: str, name: str, what: str) -> Iterator[None]:
     except ClientError as error:
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (500, 501):
             raise RefusedError(
-                f"{type_} {name}: moto has no {error.operation_name}, or failed at it: {_line(error)}"
+                f"{type_} {name}: moto has no {error.operation_name}, or failed at it: {one_line(error, 400)}"
             ) from error
-        raise RefusedError(f"{type_} {name}: AWS refuses {what}: {_line(error)}") from error
+        raise RefusedError(f"{type_} {name}: AWS refuses {what}: {one_line(error, 400)}") from error
     except ResponseParserError as error:  # moto's own page for what it does not have
         raise RefusedError(f"{type_} {name}: {what}: moto lacks a call that this needs, or failed at it") from error
     except BotoCoreError as error:
-        raise RefusedError(f"{type_} {name}: {what}: {_line(error)}") from error
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:400]
+        raise RefusedError(f"{type_} {name}: {what}: {one_line(error, 400)}") from error
