@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from berth.output import JsonOption, print_json
-from berth.show.lifecycle import SANDBOX_HELP, YES_HELP
 
 if TYPE_CHECKING:
     from berth.show.train import Watcher
@@ -24,7 +23,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     "way, and where something of it could not be removed. docs/training-runs.md tells the rest."
 )
 def train(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
+    stack: StackArgument,
     data: Annotated[
         str, typer.Option("--data", help="The data set: a file, a folder with train.*, or s3://BUCKET/KEY.")
     ] = "",
@@ -178,10 +177,10 @@ def _stands_already(prepared: Prepared, desk: Desk, quiet: bool) -> bool:
 
 
 def _show(prepared: Prepared, desk: Desk) -> None:
-    from berth.commands.preview import show
     from berth.output import console
     from berth.show.lifecycle import paragraph
 
+    from berth.show.preview import show_preview
     out, data, settings = console(), prepared.data, prepared.settings
     parts = ", ".join(f"{count:,} {name}" for name, count in data.parts.items())
     out.print(f"\nData: {data.source}, {data.rows:,} rows ({data.form}): {parts}", soft_wrap=True)
@@ -190,7 +189,7 @@ def _show(prepared: Prepared, desk: Desk) -> None:
         f"{settings.epochs:g} epochs\n",
         soft_wrap=True,
     )
-    show(prepared.preview, resources=False)
+    show_preview(prepared.preview, resources=False)
     paragraph(out, "Worth knowing", list(prepared.notes))
     if desk.sandbox:
         out.print("\nIn the sandbox nothing of this is billed: a tiny model trains on this machine's CPU.")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from berth.output import JsonOption, print_json
-from berth.show.lifecycle import SANDBOX_HELP, YES_HELP
 
 if TYPE_CHECKING:
     from infra.cloud import Cloud
@@ -23,9 +22,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     "whole, and where it is not healthy in time. docs/lifecycle.md tells what happens in which order."
 )
 def up(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
-    sandbox: Annotated[bool, typer.Option("--sandbox", help=SANDBOX_HELP)] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help=YES_HELP)] = False,
+    stack: StackArgument,
+    sandbox: SandboxOption = False,
+    yes: YesOption = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until the stack is healthy, for as long as a start may take.")
     ] = True,
@@ -160,13 +159,13 @@ def _question(outlook: Outlook) -> str:
 
 
 def _show_outlook(outlook: Outlook) -> None:
-    from berth.commands.preview import show
     from berth.output import console
     from berth.show.lifecycle import paragraph
 
+    from berth.show.preview import show_preview
     out = console()
     out.print()
-    show(outlook.preview, resources=False)
+    show_preview(outlook.preview, resources=False)
     paragraph(out, "Recorded in the stack file", [f"{key}: {_plain(value)}" for key, value in outlook.recorded.items()])
     open_ = [f for f in outlook.findings if f.status != "ok"]
     paragraph(
