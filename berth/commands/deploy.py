@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from berth.options import StackArgument
 from berth.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     "cannot be reached from here, --manifest-sha256 is recorded as it is, and the hosts check every file against it."
 )
 def deploy(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
+    stack: StackArgument,
     artifact: Annotated[
         str,
         typer.Option(

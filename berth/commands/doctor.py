@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from berth.options import StackArgument
 from berth.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _ASK_SECONDS = 10
 
 @app.command(epilog="Ends with exit code 3 where a check fails. Nothing is changed.")
 def doctor(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
+    stack: StackArgument,
     json_output: JsonOption = False,
 ) -> None:
     """Check what an `up` needs: tools, credentials, region, quota, offering, image, artifacts; each with its fix."""

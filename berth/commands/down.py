@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import SandboxOption, StackArgument, YesOption
 from berth.output import JsonOption, print_json
-from berth.show.lifecycle import SANDBOX_HELP, YES_HELP
 
 if TYPE_CHECKING:
     from infra.cloud import Cloud
@@ -23,9 +23,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     "The same command again goes on with what is left. docs/lifecycle.md tells what is kept, and why."
 )
 def down(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
-    sandbox: Annotated[bool, typer.Option("--sandbox", help=SANDBOX_HELP)] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help=YES_HELP)] = False,
+    stack: StackArgument,
+    sandbox: SandboxOption = False,
+    yes: YesOption = False,
     abandon: Annotated[
         bool,
         typer.Option("--abandon", help="Destroy a training node whose work is not safe; what is not in S3 is lost."),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import SandboxOption, StackArgument, YesOption
 from berth.output import JsonOption, print_json
-from berth.show.lifecycle import SANDBOX_HELP, YES_HELP
 
 if TYPE_CHECKING:
     from infra.lifecycle.extend import Extension, Move
@@ -20,12 +20,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     "expiry is then in force, and the same command again completes it."
 )
 def extend(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
+    stack: StackArgument,
     by: Annotated[
         str, typer.Option("--by", metavar="TIME", help="How much longer it lives: 30m, 2h, 1d.", show_default=False)
     ],
-    sandbox: Annotated[bool, typer.Option("--sandbox", help=SANDBOX_HELP)] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help=YES_HELP)] = False,
+    sandbox: SandboxOption = False,
+    yes: YesOption = False,
     json_output: JsonOption = False,
 ) -> None:
     """Let a stack live longer: move its expiry in the stack file, the cloud's schedule, the watchdog and the tags."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import StackArgument
 from berth.output import JsonOption, console, print_json
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     "FILE. What nobody kept stays unmatched and is counted. Files hold what people wrote: treat them as such."
 )
 def feedback(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
+    stack: StackArgument,
     since: Annotated[
         str,
         typer.Option("--since", metavar="TIME", help="From when on: 12h, 7d, 2w, a day, or a moment with its zone."),

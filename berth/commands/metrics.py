@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import StackArgument
 from berth.output import JsonOption, console, print_json, table
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ UNKNOWN = "unknown"
     "without traffic and logs; docs/operations.md says how each number comes about."
 )
 def metrics(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
+    stack: StackArgument,
     since: Annotated[
         str,
         typer.Option("--since", metavar="TIME", help="From when on: 90m, 1h, 7d, a day, or a moment with its zone."),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from berth.options import StackArgument
 from berth.output import JsonOption, print_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import SandboxOption
 from berth.output import JsonOption, print_json
-from berth.show.lifecycle import SANDBOX_HELP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def status(
     stack: Annotated[
         str | None, typer.Argument(help="The stack. Without one: all of them, and what belongs to none.")
     ] = None,
-    sandbox: Annotated[bool, typer.Option("--sandbox", help=SANDBOX_HELP)] = False,
+    sandbox: SandboxOption = False,
     drift: Annotated[
         bool, typer.Option("--drift", help="Also compare every resource with the state, which takes a while.")
     ] = False,

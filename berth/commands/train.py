@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import SANDBOX_HELP, StackArgument, YesOption
 from berth.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def train(
     sandbox: Annotated[
         bool, typer.Option("--sandbox", help=f"{SANDBOX_HELP} A tiny model trains here, on the CPU.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help=YES_HELP)] = False,
+    yes: YesOption = False,
     anew: Annotated[
         bool, typer.Option("--anew", help="Begin anew, though an earlier run of the same data left a checkpoint.")
     ] = False,
@@ -179,8 +180,8 @@ def _stands_already(prepared: Prepared, desk: Desk, quiet: bool) -> bool:
 def _show(prepared: Prepared, desk: Desk) -> None:
     from berth.output import console
     from berth.show.lifecycle import paragraph
-
     from berth.show.preview import show_preview
+
     out, data, settings = console(), prepared.data, prepared.settings
     parts = ", ".join(f"{count:,} {name}" for name, count in data.parts.items())
     out.print(f"\nData: {data.source}, {data.rows:,} rows ({data.form}): {parts}", soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import SandboxOption, StackArgument, YesOption
 from berth.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def _question(outlook: Outlook) -> str:
 def _show_outlook(outlook: Outlook) -> None:
     from berth.output import console
     from berth.show.lifecycle import paragraph
-
     from berth.show.preview import show_preview
+
     out = console()
     out.print()
     show_preview(outlook.preview, resources=False)

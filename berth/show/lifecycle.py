@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 NOT_DONE = 3
 """Exit code where something stands in the way, failed or is left."""
 
-SANDBOX_HELP = "On the local AWS (moto): no account, no cost."
-YES_HELP = "Do not ask. Needed where nobody can answer, as in a script."
-
 
 def may_ask(yes: bool, json_output: bool) -> None:
     """Raises `UserError` where the answer is needed and nobody is there to give it."""
