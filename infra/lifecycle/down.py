@@ -10,13 +10,14 @@ from typing import Any
 from infra.cloud import Cloud
 from infra.inventory import Found, standing, strays
 from infra.lifecycle.engine import Engine, Removal, Resource
-from infra.lifecycle.interlock import Verdict, is_training
+from infra.lifecycle.interlock import Verdict
 from infra.lifecycle.interlock import check as interlock
 from infra.lifecycle.lives import lives_of_machines
 from infra.lifecycle.outlook import forget_expiry
 from infra.lifecycle.spent import Spent, spent, standing_bill
+from infra.lifecycle.train_run import run_of
 from infra.resolve import now
-from infra.settings import Settings
+from infra.settings import Settings, TrainingSettings
 from infra.stack_files import StackFile, read_stack, stack_names
 from infra.steps import Tell, silent
 from sizing.errors import UserError
@@ -74,8 +75,23 @@ def departure(
     unowned = tuple(strays(standing(cloud, stack), names_of(resources)))
     # Without a clock of the caller's it is AWS's, which decides over a node's expiry.
     own = None if clock is now else clock
-    verdict = interlock(outputs, cloud, own, abandon=abandon) if is_training(outputs) else None
+    verdict = _work(file, engine, cloud, own, abandon)
     return Departure(file, going, kept, unowned, _spent(file, resources, cloud, clock()), verdict, outputs, stands)
+
+
+def _work(
+    file: StackFile, engine: Engine, cloud: Cloud, clock: Callable[[], datetime] | None, abandon: bool
+) -> Verdict | None:
+    """What the interlock says of a training stack's nodes, those of an `up` that broke off among them."""
+    if not isinstance(file.settings, TrainingSettings):
+        return None
+    try:
+        run = run_of(file.name, engine)
+    except UserError:
+        if not abandon:
+            raise
+        return None
+    return None if run is None else interlock(run.outputs, cloud, clock, abandon=abandon)
 
 
 def take_down(

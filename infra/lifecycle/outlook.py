@@ -14,7 +14,7 @@ from infra.doctor.checks import artifacts, examine, offering
 from infra.doctor.finding import Finding, Surroundings, run_command
 from infra.lifecycle.engine import Changes, Engine, Resource
 from infra.lifecycle.interlock import check as interlock
-from infra.lifecycle.interlock import is_training
+from infra.lifecycle.train_run import run_of
 from infra.new_stack import record_choice
 from infra.plan import PlannedResource, plan_stack
 from infra.policy.rules import check
@@ -128,10 +128,10 @@ def endangered(outlook: Outlook, engine: Engine, cloud: Cloud) -> str:
     if not isinstance(file.settings, TrainingSettings):
         return ""
     going = [c for c in outlook.changes.of("replace", "delete") if c.type == INSTANCE]
-    outputs = engine.outputs(file.name)
-    if not going or not is_training(outputs):
+    run = run_of(file.name, engine) if going else None
+    if run is None:
         return ""
-    verdict = interlock(outputs, cloud)
+    verdict = interlock(run.outputs, cloud)
     if verdict.may_destroy:
         return ""
     keys = sorted({k for c in going for k in c.keys})

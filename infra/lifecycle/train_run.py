@@ -100,14 +100,19 @@ def shared_outputs(settings: TrainingSettings, desk: Desk) -> Mapping[str, Any]:
 
 def standing_run(stack: str, desk: Desk) -> Run | None:
     """The run whose stack stands, whole or not; None where there is none with a machine."""
-    outputs = desk.engine.outputs(stack)
+    return run_of(stack, desk.engine)
+
+
+def run_of(stack: str, engine: Engine) -> Run | None:
+    """`standing_run`, for whoever has no more than the engine: a machine works whether or not its `up` was ended."""
+    outputs = engine.outputs(stack)
     if outputs.get("instances"):
         return Run(stack, outputs)
-    machines = [r for r in desk.engine.resources(stack) if r.type == INSTANCE]
+    machines = [r for r in engine.resources(stack) if r.type == INSTANCE]
     if not machines:
         return None
-    _, settings = training_file(stack, desk.project)
-    bucket = shared_outputs(settings, desk).get(BUCKET_OUTPUT)
+    _, settings = training_file(stack, engine.project)
+    bucket = engine.outputs(settings.shared_name).get(BUCKET_OUTPUT)
     if not bucket:
         raise UserError(
             f"stack {stack} has machines ({', '.join(m.id for m in machines)}), but the state of its shared stack "

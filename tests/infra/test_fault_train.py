@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from train_world import GONE, MACHINE, REGION, SCHEDULE, STACK, Node, World, a_run, ended, succeeds
 
+from infra.lifecycle.down import departure, take_down
 from infra.lifecycle.interlock import check
 from infra.lifecycle.saved import saved_under
 from infra.lifecycle.train_begin import RunStandsError, begin
@@ -84,6 +85,21 @@ def test_killed_with_a_machine_another_command_goes_on_to_the_end(world: World, 
     assert world.desk().engine.resources(STACK) == ()
     assert any("broke off" in line for line in world.said) == (point in ("instance made", "schedule made"))
     assert end.bill is not None and end.bill.usd > 0
+
+
+@pytest.mark.parametrize("point", WITH_A_MACHINE)
+def test_killed_with_a_machine_it_is_not_taken_down_while_its_work_is_not_safe(
+    world: World, prepared: Prepared, point: str
+) -> None:
+    run = world.fresh(prepared)
+    world.killed_at(point, lambda at: begin(run, world.desk(at), step=at))
+    (node,), engine = world.alive(), world.desk().engine
+    found = departure(STACK, engine, world.aws, clock=world.clock)
+    with pytest.raises(UserError, match="is not taken down"):
+        take_down(found, engine, world.aws, clock=world.clock)
+    assert world.alive() == [node]
+    assert take_down(departure(STACK, engine, world.aws, abandon=True), engine, world.aws).whole
+    assert world.alive() == []
 
 
 @pytest.mark.parametrize("point", WITH_A_MACHINE)

@@ -22,7 +22,7 @@ from infra_projects import SHARED, TRAINING, Project
 
 from infra.durations import parse_instant, write_instant
 from infra.endings import schedule_at
-from infra.lifecycle.engine import Changes, Removal, Resource, ResourceChange, StackBusyError
+from infra.lifecycle.engine import Changes, Removal, Resource, ResourceChange, StackBusyError, StackSummary
 from infra.lifecycle.train_begin import begin
 from infra.lifecycle.train_end import End, attend
 from infra.lifecycle.train_prepare import Prepared, prepare
@@ -159,6 +159,9 @@ class LittleEngine:
 
     def resources(self, stack: str) -> tuple[Resource, ...]:
         return tuple(Resource(**r) for r in self._state().get(stack, {}).get("resources", []))
+
+    def stacks(self) -> tuple[StackSummary, ...]:
+        return tuple(StackSummary(name, REGION, resources=len(self.resources(name))) for name in self._state())
 
 
 @dataclass
