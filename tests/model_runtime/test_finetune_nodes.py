@@ -172,7 +172,8 @@ def test_memory_that_runs_out_on_one_machine_halves_the_micro_batch_on_both(tiny
     base = runs.settings(
         tmp_path / "r", tiny("llama"), long, micro_batch_size=64, epochs=1.0, preflight=True, validation_share=0.0
     )
-    small = replace(base, memory_cap_bytes=48 << 20, output=str(tmp_path / "node-1"))
+    half = 96 << 20  # enough for 32 examples: each attempt starts four processes anew
+    small = replace(base, memory_cap_bytes=half, output=str(tmp_path / "node-1"))
     both = nodes_of([replace(base, output=str(tmp_path / "node-0")), small], tmp_path)
     assert ended(both) == [0, 0], (tmp_path / "0.log").read_text()[-3000:]
     logs = [(tmp_path / f"{rank}.log").read_text() for rank in (0, 1)]

@@ -22,7 +22,8 @@ from model_runtime.tiny import KINDS
 
 HERE = Path(__file__).parent / "lmi"
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+# One worker: they share the fetched jars, and each engine is a JVM with a Python process of its own.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lmi engine")]
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +35,13 @@ def engine() -> Path:
     place = ROOT / "build" / "lmi"
     jars = place / "lib"
     if not any(jars.glob("python-0.34.0.jar")):
-        place.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
         shutil.copyfile(HERE / "pom.xml", place / "pom.xml")
         subprocess.run(
-            ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib"], cwd=place, check=True
+            ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=draft"], cwd=place, check=True
         )
+        (place / "draft").rename(jars)
     return jars
 
 
