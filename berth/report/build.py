@@ -24,7 +24,7 @@ from berth.report.sections import (
     training,
 )
 from berth.report.sections.measured import machine_name
-from berth.report.text import number, pay_name, usd
+from berth.report.text import likely, number, pay_name, usd
 
 _SECTIONS = (
     need, model, memory, machine, cost, training, run, measured, quality, operation, risks, teardown,
@@ -122,7 +122,12 @@ def _glance(documents: Mapping[str, Document]) -> list[Fact]:
                 facts.append(Fact("A month", usd(choice["usd_per_month"]), "size", pay_name(choice["pay"])))
             line = costs["by_pay"].get(choice["pay"]) if costs else None
             if line and line["usd_per_1000_requests"] is not None:
-                facts.append(Fact("1,000 requests", usd(line["usd_per_1000_requests"]), "size"))
+                basis = costs["per_request_basis"] or ""
+                facts.append(Fact("1,000 requests", usd(line["usd_per_1000_requests"]), "size", basis))
+        speed = (content["throughput"] or {}).get("speed") if choice is not None else None
+        if speed and tentative(documents):
+            answer = likely(speed["latency_s"], " s")
+            facts.append(Fact("An answer takes, as estimated", answer, "size", f"batch of {speed['batch']}"))
     if "preview" in documents:
         content = documents["preview"].content
         bill, worst = content["bill"], content["bill"]["worst_case"]
@@ -138,7 +143,9 @@ def _glance(documents: Mapping[str, Document]) -> list[Fact]:
         best = next((s for s in content["sweep"] if s["concurrency"] == content["best_concurrency"]), None)
         if best is not None and best["latency_s_p90"] is not None:
             latency = f"{best['latency_s_p90']['median']:.3g} s"
-            facts.append(Fact("9 of 10 answers within", latency, "measurement", f"{best['concurrency']} clients"))
+            clients = f"{best['concurrency']} clients"
+            note = f"{clients}; not shown to be the machine planned" if tentative(documents) else clients
+            facts.append(Fact("9 of 10 answers within", latency, "measurement", note))
     if "evaluation" in documents and documents["evaluation"].content["metrics"]:
         metrics = {m["metric"]: m for m in documents["evaluation"].content["metrics"]}
         first = next((metrics[name] for name in _HEADLINE if name in metrics), next(iter(metrics.values())))

@@ -143,11 +143,18 @@ def test_a_measurement_at_the_stack_s_own_address_makes_it_firm(run_berth: Run, 
     }  # fmt: skip
     outside = measurement(machine=None, model=None, target="http://host", stack=behind)
     left("verify.json", outside)
-    assert as_json(run_berth("report", "trial", "--format", "json"))["tentative"] == []
+    report = as_json(run_berth("report", "trial", "--format", "json"))
+    assert report["tentative"] == []
+    assert "An answer takes, as estimated" not in glance(report)
     inside = {**outside, "command": "berth verify trial --sandbox --url http://127.0.0.1:8080", "target": "http://x"}
     left("verify.json", inside)
-    (why,) = as_json(run_berth("report", "trial", "--format", "json"))["tentative"]
+    report = as_json(run_berth("report", "trial", "--format", "json"))
+    (why,) = report["tentative"]
     assert "a stand-in at http://host was measured in the sandbox" in why
+    notes = {fact["label"]: fact["note"] for fact in report["glance"]}
+    assert "not shown to be the machine planned" in notes["9 of 10 answers within"]
+    assert "batch of 1" in notes["An answer takes, as estimated"]
+    assert "never idle" in notes["1,000 requests"]
     left("verify.json", measurement(machine=None, model=None, stack={**behind, "name": "other"}))
     ran = run_berth("report", "trial")
     assert ran.code == 2
