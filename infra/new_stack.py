@@ -98,9 +98,13 @@ def new_stack(
         values |= to_record(_as_machines(settings), region, resolve_model, hardware, clock).values
         # A new stack's life begins with its `up`, not with its file.
         values.pop("expires_at", None)
-    if "budget_per_month" not in given:
-        values["budget_per_month"] = _budget(name, root, region, values, hardware, clock)
-        comments["budget_per_month"] = "A fifth above what the plan costs a month."
+    budgeted = "budget_per_month" in given
+    if isinstance(settings, MachineSettings) or not budgeted:
+        month, refused = _planned(name, root, region, values, hardware, clock)
+        notes += refused
+        if not budgeted:
+            values["budget_per_month"] = max(10, math.ceil(month * HEADROOM / 10) * 10)
+            comments["budget_per_month"] = "A fifth above what the plan costs a month."
     settings = read_settings(values, name)
     ordered = {k: values[k] for k in Keys.all() if k in values and not _said_anyway(k, values[k])}
     return NewStack(path, render_stack(region, ordered, comments), settings, notes)
@@ -165,15 +169,20 @@ def _cheapest(
     return choice, way
 
 
-def _budget(
+def _planned(
     name: str, root: Path, region: str, values: dict[str, Any], hardware: Hardware, clock: Callable[[], datetime]
-) -> int:
-    from infra.bill.bill import bill_of  # noqa: PLC0415 (importing Pulumi takes a second; only a missing budget pays for it)
+) -> tuple[Decimal, tuple[str, ...]]:
+    """US dollars a month of what the file plans, and why the policies would refuse it as it stands."""
+    from infra.bill.bill import bill_of  # noqa: PLC0415 (importing Pulumi takes a second; a stack without machines and with a budget does without)
     from infra.plan import plan_file  # noqa: PLC0415
+    from infra.policy.rules import check  # noqa: PLC0415
+    from infra.policy.subject import Subject  # noqa: PLC0415
 
     file = StackFile(name, stack_path(name, root), region, read_settings(values, name), values)
-    month = bill_of(plan_file(file, root, hardware=hardware, clock=clock), hardware=hardware).month_to_compare
-    return max(10, math.ceil(month * HEADROOM / 10) * 10)
+    plan = plan_file(file, root, hardware=hardware, clock=clock)
+    refused = [v for v in check(Subject.of_plan(plan)) if v.level == "mandatory"]
+    said = tuple(f"policy {v.rule} refuses the stack until this is mended: {v.message}" for v in refused)
+    return bill_of(plan, hardware=hardware).month_to_compare, said
 
 
 def _said_anyway(key: str, value: Any) -> bool:

@@ -136,6 +136,17 @@ def test_a_preview_for_people_has_resources_bill_and_verdict(root: Path, run_ber
     assert "host-group-https" not in run_berth("preview", "trial", "--no-resources").out
 
 
+def test_new_says_what_policies_would_refuse(root: Path, run_berth: Run) -> None:
+    """A machine that cannot hold the model, nobody who is told: said when the file is written, not at `up`."""
+    ran = run_berth(*REFERENCE, "--instance-type", "g4dn.xlarge", "--budget", "900")
+    assert ran.code == 0, ran.err
+    assert "policy machine-too-small refuses" in ran.out and "9.90 GiB short" in ran.out
+    assert "policy gpu-without-guard refuses" in ran.out and "alarm_email" in ran.out
+    assert "over-budget" not in ran.out
+    fine = run_berth(*REFERENCE, "--email", "me@example.com", "--force", "--json")
+    assert not [note for note in json.loads(fine.out)["notes"] if note.startswith("policy")]
+
+
 def test_a_plan_that_a_policy_refuses_ends_with_3(root: Path, run_berth: Run) -> None:
     run_berth(*REFERENCE, "--budget", "100")
     ran = run_berth("preview", "trial")
