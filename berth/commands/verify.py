@@ -244,11 +244,24 @@ def _show_memory(out: Console, document: dict[str, Any]) -> None:
         estimated = term["estimated_bytes"]
         drawn.add_row(
             term["name"],
-            f"{term['measured_bytes'] / 2**20:,.2f}",
-            "–" if estimated is None else f"{estimated / 2**20:,.2f}",
+            _mib(term["measured_bytes"]),
+            "–" if estimated is None else _mib(estimated),
             "–" if term["difference"] is None else f"{term['difference']:+.1%}",
         )
     out.print(drawn)
+    _show_host(out, memory["host"])
+
+
+def _show_host(out: Console, host: dict[str, Any]) -> None:
+    measured, estimated = host["measured_load_peak_bytes"], host.get("estimated_load_peak_bytes")
+    beside = "no estimate" if not estimated else f"estimated {_mib(estimated)} MiB ({measured / estimated - 1:+.1%})"
+    out.print(f"\nHost memory at the peak of loading, beyond the imports: {_mib(measured)} MiB; {beside}")
+    for term in host.get("estimated_terms", ()):
+        out.print(f"  {term['name']}: {_mib(term['bytes'])} MiB estimated")
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.2f}"
 
 
 def _seconds(value: dict[str, Any] | None) -> str:
