@@ -59,9 +59,12 @@ def cache_size(
         windowed = layers.window and engine.cache != "static" and not (whole_prompt and engine.keeps_whole_prompt)
         seen = min(tokens, layers.window or tokens) if windowed else tokens
         elements = _layer_elements(layers, stack.heads, tensor_parallel, engine.expands_kv)
-        layer = batch * seen * elements * element_bytes
+        layer = batch * (seen * elements + layers.state / tensor_parallel) * element_bytes
         total += layer * layers.layers
         largest = max(largest, layer)
+        if layers.state:
+            parts.append(f"{layers.layers} layers × {batch} × a state of {layers.state:,} × {element_bytes:g} bytes")
+            continue
         parts.append(f"{layers.layers} layers × {batch} × {seen:,} tokens × {elements:g} × {element_bytes:g} bytes")
     cross = 0.0
     cross_formula = ""

@@ -65,6 +65,8 @@ class AttentionLayers:
     key_dim: int
     value_dim: int
     window: int | None = None
+    state: int = 0
+    """Elements kept for each sequence whatever its length: what a state-space layer has in place of a cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,9 @@ _SIMILAR = (("q_proj", "v_proj"), ("query_key_value",), ("c_attn",), ("q_lin", "
 """For a type PEFT has no default for: query and value, by the names they go by."""
 
 
+_MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3", "input_linear", "output_linear")
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """LoRA matrices of `count` equal linear layers: A [rank, in_features], B [out_features, rank]."""
@@ -94,7 +97,10 @@ def lora_targets(model: ModelFacts, setup: TrainingSetup) -> tuple[str, ...]:
     for group in _SIMILAR:
         if all(any(matches(module_name(x), (t,)) for x in linears) for t in group):
             return group
-    return names
+    # By a name of its MLP, PEFT adapts a mixture's stacked experts too, and makes each layer's whole again in every
+    # pass (peft 0.21, `ParamWrapper`): attention alone.
+    attention = tuple(n for n in names if n not in _MLP)
+    return attention if model.main.experts and attention else names
 
 
 def adapters(model: ModelFacts, setup: TrainingSetup) -> tuple[Adapter, ...]:

@@ -72,7 +72,7 @@ def attention_layers(
 
 
 def layout(config: Config) -> Layout:
-    """`llama`, `mistral`, `qwen2`, `qwen3`, `granite`: they differ in biases, head size and query/key norms."""
+    """`llama`, `mistral`, `qwen2`, `qwen3`, `granite`, `smollm3`: they differ in biases, head size and norms."""
     model_type = config.get("model_type", "llama")
     hidden, layers = positive_int(config, "hidden_size"), layer_count(config, "num_hidden_layers")
     heads = positive_int(config, "num_attention_heads")
@@ -90,7 +90,7 @@ def layout(config: Config) -> Layout:
     out_bias = bias and not qwen2
     mlp_bias = flag(config, "mlp_bias")
     qk_norm = model_type in ("qwen3", "qwen3_moe")
-    tied = flag(config, "tie_word_embeddings")
+    tied = flag(config, "tie_word_embeddings", model_type == "smollm3")
 
     t = Tensors()
     t.add("model.embed_tokens.weight", (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)

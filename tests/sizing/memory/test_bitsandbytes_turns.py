@@ -33,7 +33,8 @@ CONFIGS: list[dict[str, Any]] = [
      "num_experts_per_tok": 2},
     {"model_type": "gpt_oss", **SMALL, "head_dim": 64, "num_local_experts": 4, "num_experts_per_tok": 2},
     {"model_type": "deepseek_v2", **SMALL, "num_key_value_heads": 4, "moe_intermediate_size": 128,
-     "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1, "kv_lora_rank": 64,
+     "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1,
+     "kv_lora_rank": 64,
      "q_lora_rank": None, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32},
 ]  # fmt: skip
 

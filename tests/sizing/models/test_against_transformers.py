@@ -127,6 +127,40 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("Qwen3MoeForCausalLM", SMALL | {
         "moe_intermediate_size": 64, "num_experts": 4, "num_experts_per_tok": 2, "mlp_only_layers": [1], "head_dim": 32,
     }),
+    ("SmolLM3ForCausalLM", SMALL),
+    ("Olmo2ForCausalLM", SMALL),
+    ("Olmo3ForCausalLM", SMALL | {"sliding_window": 8}),
+    ("OlmoeForCausalLM", SMALL | {"num_experts": 4, "num_experts_per_tok": 2}),
+    ("Starcoder2ForCausalLM", SMALL),
+    ("Starcoder2ForCausalLM", SMALL | {"use_bias": False, "tie_word_embeddings": False}),
+    ("CohereForCausalLM", SMALL | {"use_qk_norm": True}),
+    ("Cohere2ForCausalLM", SMALL | {"attention_bias": True}),
+    ("GlmForCausalLM", SMALL | {"head_dim": 16, "attention_bias": True}),
+    ("Glm4ForCausalLM", SMALL | {"head_dim": 16, "attention_bias": True}),
+    ("NemotronForCausalLM", SMALL | {"mlp_bias": True}),
+    ("StableLmForCausalLM", SMALL | {"use_qkv_bias": True}),
+    ("SeedOssForCausalLM", SMALL | {"head_dim": 32, "attention_bias": True, "attention_out_bias": True}),
+    ("Ernie4_5ForCausalLM", SMALL | {"head_dim": 32, "use_bias": True}),
+    ("GraniteMoeForCausalLM", SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    *(
+        ("GraniteMoeHybridForCausalLM", SMALL | {
+            "shared_intermediate_size": 40, "num_local_experts": number, "num_experts_per_tok": min(2, number),
+            "mamba_n_heads": 8, "mamba_d_state": 16, "layer_types": ["mamba", "attention", "mamba"],
+        })
+        for number in (0, 4)
+    ),
+    ("Mistral3ForConditionalGeneration", {
+        "text_config": {"model_type": "mistral"} | SMALL,
+        "vision_config": {
+            "model_type": "pixtral", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 48, "patch_size": 14, "image_size": 56, "head_dim": 8,
+        },
+        "tie_word_embeddings": False,
+    }),
+    *(
+        (f"ModernBert{head}", ENCODER | {"num_labels": 5, "mlp_bias": True, "pad_token_id": 0, "norm_bias": True})
+        for head in ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "Model")
+    ),
     ("OPTForCausalLM", {
         "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 8, "ffn_dim": 512, "vocab_size": 99,
         "word_embed_proj_dim": 64, "do_layer_norm_before": False,
