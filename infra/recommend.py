@@ -70,7 +70,14 @@ def recommend(
         return _training(settings, region, model, hardware, pay)
     endpoint = isinstance(settings, EndpointSettings)
     if endpoint:
-        hardware, pay = hosting_view(hardware, region), "on-demand"
+        everywhere, hardware, pay = hardware, hosting_view(hardware, region), "on-demand"
+        if not hardware.instances:
+            priced = sorted({key[1] for key, price in everywhere.prices.items() if price.sagemaker_hosting is not None})
+            raise UserError(
+                f"no SageMaker hosting rate is known in {region}, so no instance type can be chosen for an endpoint "
+                f"there; rates are known in {', '.join(priced) or 'no region'}; `berth catalog refresh --region "
+                f"{region}` looks them up, and --role inference takes EC2 hosts instead"
+            )
     wishes = Wishes(dtype=settings.dtype, region=region, pay=pay or _pay(settings))
     choice = choose(model, workload_of(settings), hardware, wishes)
     if choice.chosen is None:

@@ -67,6 +67,10 @@ def test_an_existing_file_is_kept_unless_it_is_forced(root: Path, run_berth: Run
         (("--role", "inference", "--model", "google/flan-t5-xl", "--ttl", "soon"), "time_to_live"),
         (("--role", "inference", "--model", "google/flan-t5-xl", "--pay", "credit"), "way of paying"),
         (("--role", "inference", "--model", "bigscience/bloom", "--dtype", "fp32"), "no instance type serves"),
+        (
+            ("--role", "endpoint", "--model", "google/flan-t5-xl", "--region", "eu-central-1"),
+            "no SageMaker hosting rate is known in eu-central-1",
+        ),
         (("--role", "training", "--model", "google/flan-t5-xl"), "examples: is missing"),
         (("--role", "shared", "--model", "google/flan-t5-xl"), "a shared stack has none"),
     ],
