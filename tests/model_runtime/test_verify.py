@@ -361,7 +361,8 @@ def test_a_folder_is_measured_whole(
     assert ran.code == 0, ran.err
     for shown in (
         "s to the first token of a batch of 1 (median of 2: ", "were fetched",
-        "Largest batch (16 tokens in, 4 out): 8; ", "Memory at batch 8 (resident memory, Linux VmHWM)", "Host memory at the peak of loading, beyond the imports: ",
+        "Largest batch (16 tokens in, 4 out): 8; ", "Memory at batch 8 (resident memory, Linux VmHWM)",
+        "Host memory at the peak of loading, beyond the imports: ",
     ):  # fmt: skip
         assert shown in ran.out
     document = json.loads(report.read_text())
