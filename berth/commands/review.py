@@ -162,17 +162,19 @@ def _read(path: Path) -> Read:
 
 
 def _show(found: dict[str, Any]) -> None:
-    out = console()
+    from berth.review.summary import labels_used
+
+    out, labels = console(), labels_used(found["answers"])
     sample = f", {found['sample']}" if found["rows_judged"] else ""
     out.print(f"{found['rows_judged']:,} of {found['rows']:,} rows judged{sample}")
     if found["reviewers"]:
         out.print(f"By {', '.join(found['reviewers'])}")
-    drawn = table("answers of", "judged", "correct", "95 %", *_labels(found), right=("judged", *_labels(found)))
+    drawn = table("answers of", "judged", "correct", "95 %", *labels, right=("judged", *labels))
     for answer, name in (("base", "base"), ("tuned", "fine-tuned")):
         part = found["answers"][answer]
         if part["judged"]:
             share = part["correct"]
-            counts = [str(part["labels"][label]) for label in _labels(found)]
+            counts = [str(part["labels"][label]) for label in labels]
             between = f"{share['low']:.0%} to {share['high']:.0%}"
             drawn.add_row(name, str(part["judged"]), f"{share['share']:.0%}", between, *counts)
     if drawn.row_count:
@@ -189,9 +191,3 @@ def _show(found: dict[str, Any]) -> None:
         out.print(f"{first} and {second} agree on {pair['observed']:.0%} of {pair['items']}; Cohen's kappa {kappa}")
     for note in found["notes"]:
         out.print(note)
-
-
-def _labels(found: dict[str, Any]) -> tuple[str, ...]:
-    """The labels that any answer has, besides `correct`, which has a column of its own."""
-    counts = [part["labels"] for part in found["answers"].values()]
-    return tuple(name for name in counts[0] if name != "correct" and any(count[name] for count in counts))

@@ -15,17 +15,17 @@ def short_gpu(name: str, memory_bytes: int | None = None) -> str:
     alone.
     """
     from sizing.hardware.load import load_hardware
+    from sizing.measured.read import short_gpu as catalogue_name
 
-    known = load_hardware().accelerators
-    plain = f" {name.replace('-', ' ')} "
-    names = sorted({gpu.name for gpu in known}, key=lambda each: (-len(each), each))
-    short = next((each for each in names if f" {each} " in plain), "")
-    sizes = sorted({gpu.memory_bytes for gpu in known if gpu.name == short})
+    hardware = load_hardware()
+    short = catalogue_name(name, hardware)
+    sizes = sorted({gpu.memory_bytes for gpu in hardware.accelerators if gpu.name == short})
     if len(sizes) < 2:
         return short
     if memory_bytes is not None:
         nearest = min(sizes, key=lambda size: abs(size - memory_bytes))
         return f"{short} {_gb(nearest)} GB" if abs(nearest - memory_bytes) <= SAME_MEMORY * nearest else short
+    plain = f" {name.replace('-', ' ')} "
     told = [size for size in sizes if f" {_gb(size)}GB " in plain or f" {_gb(size)} GB " in plain]
     return f"{short} {_gb(told[0])} GB" if told else short
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -56,6 +56,12 @@ def summary(read: Read, rows: Sequence[str], *, predictions: str, judgements: st
         "comments": sum(bool(j.comment) for j in here),
         "notes": notes,
     }
+
+
+def labels_used(answers: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels that any of a summary's `answers` has, besides `correct`, of which the share is told."""
+    counts = [part["labels"] for part in answers.values()]
+    return tuple(name for name in counts[0] if name != "correct" and any(count[name] for count in counts))
 
 
 def _sample(labelled: Iterable[Judgement], whole: bool) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from berth.report.blocks import Bars, Block, Fact, Facts, Items, Section, Table
 from berth.report.documents import Document
 from berth.report.text import number
+from berth.review.summary import labels_used
 
 _SIDES = (("base", "Base"), ("model", "Fine-tuned"))
 
@@ -79,8 +80,7 @@ def _review(summary: dict[str, Any]) -> list[Block]:
         )
     ]
     rows = []
-    counted = [found["labels"] for found in summary["answers"].values()]
-    labels = tuple(name for name in counted[0] if name != "correct" and any(count[name] for count in counted))
+    labels = labels_used(summary["answers"])
     for answer in ("base", "tuned"):
         found = summary["answers"][answer]
         if not found["judged"]:
