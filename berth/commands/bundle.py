@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -195,6 +194,7 @@ def _upload(
 ) -> tuple[str, ...]:
     """Upload model and bundle, the bundle last; returns notes."""
     from berth.hub import find_model
+    from berth.show.lifecycle import agreed, may_ask
     from infra.uploads.cost import stored_line
     from infra.uploads.send import model_notes, send_bundle, send_model
     from sizing.errors import UserError
@@ -202,9 +202,8 @@ def _upload(
     notes = model_notes(folder, artifacts.settings.model, find_model) if folder else ()
     if not artifacts.sandbox:
         typer.echo(stored_line(made.bundle, folder, artifacts.file.region), err=quiet)
-        if not yes and not sys.stdin.isatty():
-            raise UserError("nothing was uploaded: there is nobody to ask whether to store it; --yes does not ask")
-        if not yes and not typer.confirm(f"Store it in s3://{artifacts.bucket}?", err=quiet):
+        may_ask(yes, json_output=False)
+        if not agreed(f"Store it in s3://{artifacts.bucket}?", yes, err=quiet):
             raise UserError("nothing was uploaded")
     if folder:
         sent.append(("model", send_model(artifacts, folder)))

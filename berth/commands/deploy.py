@@ -86,13 +86,10 @@ def _root(sandbox: bool) -> Path:
 
 
 def _agreed() -> bool:
-    import sys
+    from berth.show.lifecycle import agreed, may_ask
 
-    from sizing.errors import UserError
-
-    if not sys.stdin.isatty():
-        raise UserError("this asks before it writes, and nobody can answer here; give --yes to record without asking")
-    return typer.confirm("\nRecord it in the stack file?", default=False)
+    may_ask(yes=False, json_output=False)
+    return agreed("\nRecord it in the stack file?", yes=False)
 
 
 def _show(found: Deployment) -> None:

@@ -33,9 +33,9 @@ def may_ask(yes: bool, json_output: bool) -> None:
         raise UserError("this asks before it acts, and nobody can answer here; give --yes to go ahead without asking")
 
 
-def agreed(question: str, yes: bool) -> bool:
-    """What the person answers; no is the default."""
-    return yes or typer.confirm(question, default=False)
+def agreed(question: str, yes: bool, *, err: bool = False) -> bool:
+    """What the person answers; no is the default. With `err` the question stands on stderr."""
+    return yes or typer.confirm(question, default=False, err=err)
 
 
 def open_engine(stack: str, sandbox: bool, *, yes: bool, json_output: bool, start: bool = False) -> Engine:
