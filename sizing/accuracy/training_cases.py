@@ -13,6 +13,7 @@ from typing import Any
 from sizing.accuracy import training_huggingface as huggingface
 from sizing.accuracy import training_pytorch as pytorch
 from sizing.accuracy.points import UNIT_BYTES, Point
+from sizing.accuracy.training_fms import fms
 from sizing.accuracy.training_rows import (
     COSTS,
     RAN,
@@ -185,6 +186,7 @@ _READERS: tuple[tuple[str, Reader], ...] = (
     (r"pytorch/torchtune@\w+:docs", pytorch.torchtune_tutorials),
     (r"pytorch/torchtitan", pytorch.titan),
     (r"AnswerDotAI/fsdp_qlora", pytorch.fsdp_qlora),
+    (r"foundation-model-stack/fms-acceleration", fms),
     (r"stas00/ml-engineering", pytorch.layer),
 )
 """Source (a pattern) -> what its scripts fix."""

@@ -39,9 +39,18 @@ def test_the_rule_of_thumb_is_worse() -> None:
 
 def test_rows_that_were_held_out_are_within_the_target() -> None:
     s = summary((r.error for r in held_out_results()), 0.12)
-    assert s is not None and s.points == 46
-    assert s.median <= 0.01
-    assert s.worst <= 0.04
+    assert s is not None and s.points == 222
+    assert s.median <= 0.04
+    assert s.within >= 0.9
+
+
+def test_the_other_reading_of_qwen3s_page_is_within_the_target_too() -> None:
+    """Its figures grow with the prompt as a cache does; taken as the peak of one pass, they are farther away."""
+    s = summary((r.error for r in held_out_results(peak_of_one_pass=True)), 0.12)
+    own = summary((r.error for r in held_out_results()), 0.12)
+    assert s is not None and own is not None
+    assert own.median < s.median <= 0.04
+    assert s.within >= 0.9
 
 
 def test_every_row_has_a_result_or_a_reason() -> None:
