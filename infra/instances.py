@@ -50,3 +50,13 @@ def ended_at(instance: Instance) -> datetime | None:
     """When EC2 took an instance out of service, by its own words; None where it has none."""
     found = _ENDED.search(str(instance.get("StateTransitionReason", "")))
     return datetime.fromisoformat(found[1]).replace(tzinfo=UTC) if found else None
+
+
+def first_seen(instance: Instance) -> datetime:
+    """When an instance was made, as far as EC2 tells: its last start, or when its volumes and interfaces were attached.
+
+    One that has ended has neither of these any more.
+    """
+    attached = [m.get("Ebs", {}).get("AttachTime") for m in instance.get("BlockDeviceMappings", [])]
+    attached += [n.get("Attachment", {}).get("AttachTime") for n in instance.get("NetworkInterfaces", [])]
+    return min(at.astimezone(UTC) for at in (instance["LaunchTime"], *attached) if at is not None)

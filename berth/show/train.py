@@ -178,6 +178,10 @@ def show_bill(bill: FinalBill, *, sandbox: bool) -> None:
         out.print(drawn)
     for entry in bill.unpriced:
         out.print(f"Unpriced: {entry}", soft_wrap=True)
+    if bill.earlier:
+        out.print(f"Earlier attempts of this run, not in the sum: {usd(bill.earlier)}", soft_wrap=True)
+    for entry in bill.notes:
+        out.print(f"Note: {entry}", soft_wrap=True)
     month = "unpriced" if bill.kept_usd_per_month is None else f"{usd(bill.kept_usd_per_month)} a month"
     out.print(f"Kept in S3: {bill.kept_bytes / 2**30:.2f} GiB, {month} until it is deleted")
 

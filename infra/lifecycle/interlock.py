@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant, write_instant
-from infra.instances import ENDED, Instance, by_id, state_of, tags_of
+from infra.instances import ENDED, Instance, by_id, first_seen, state_of, tags_of
 from infra.lifecycle.saved import Saved, is_whole, node_uris, saved_under, status_of
 from infra.lifecycle.skew import cloud_clock
 from model_runtime.watch.limits import Limits
@@ -83,7 +83,7 @@ def nodes_of(outputs: Mapping[str, Any], cloud: Cloud) -> tuple[Node, ...]:
     ids = [str(i) for i in outputs.get("instances", [])]
     with asking_aws("to list the training nodes"):
         machines = by_id(cloud.client("ec2"), ids)
-    found = [Node(i["InstanceId"], state_of(i), i["LaunchTime"], _tagged_expiry(i)) for i in machines]
+    found = [Node(i["InstanceId"], state_of(i), first_seen(i), _tagged_expiry(i)) for i in machines]
     return tuple(sorted(found, key=lambda node: ids.index(node.id)))
 
 

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.cloud import Cloud, asking_aws
 from infra.durations import parse_instant
-from infra.instances import RUNNING, STANDING, Instance, by_id, ended_at, state_of
+from infra.instances import RUNNING, STANDING, Instance, by_id, ended_at, first_seen, state_of
 from infra.lifecycle.engine import Resource
 from infra.resource_types import INSTANCE
 
@@ -69,13 +69,6 @@ def lives_of_machines(resources: Iterable[Resource], cloud: Cloud) -> dict[str, 
     with asking_aws("to describe the machines"):
         found = by_id(cloud.client("ec2"), sorted(own))
     return {own[i["InstanceId"]].name: _life(i, own[i["InstanceId"]].created, cloud) for i in found}
-
-
-def first_seen(instance: Instance) -> datetime:
-    """The earliest moment that EC2 names: its last start, or when its volumes and interfaces were attached."""
-    attached = [m.get("Ebs", {}).get("AttachTime") for m in instance.get("BlockDeviceMappings", [])]
-    attached += [n.get("Attachment", {}).get("AttachTime") for n in instance.get("NetworkInterfaces", [])]
-    return min(at.astimezone(UTC) for at in (instance["LaunchTime"], *attached) if at is not None)
 
 
 def _life(instance: Instance, created: str, cloud: Cloud) -> Life:

@@ -17,7 +17,9 @@ from infra.lifecycle.train_run import (
     BEGUN,
     Desk,
     Run,
+    ended_note,
     note,
+    read_note,
     shared_outputs,
     standing_run,
     whoami,
@@ -80,7 +82,7 @@ def begin(
     record(stack_path(stack, desk.project), prepared.values)
     step("note")
     uri = f"s3://{bucket}/{run_prefix(settings, stack)}"
-    note(uri, BEGUN, begun(prepared, desk), desk.cloud)
+    note(uri, BEGUN, {**begun(prepared, desk), "earlier": _earlier(uri, desk)}, desk.cloud)
     step("stack")
     changes = desk.engine.preview(stack)
     touched = [c.id or c.name for c in changes.of("update", "replace", "delete", "same") if c.type == INSTANCE]
@@ -97,6 +99,15 @@ def begin(
     if desk.machines is not None:
         desk.machines.switch_on(outputs)
     return Run(stack, outputs)
+
+
+def _earlier(uri: str, desk: Desk) -> list[dict[str, Any]]:
+    """The attempts of this run that were interrupted, which it goes on with, and what each came to (None: unknown)."""
+    before = read_note(uri, BEGUN, desk.cloud)
+    if before is None:
+        return []
+    bill = (ended_note(uri, before, desk.cloud) or {}).get("bill") or {}
+    return [*before.get("earlier", []), {"at": before.get("at"), "by": before.get("by"), "usd": bill.get("usd")}]
 
 
 def _told(error: UpFailedError, stack: str, desk: Desk) -> UserError:
@@ -132,7 +143,13 @@ def begun(prepared: Prepared, desk: Desk) -> Mapping[str, Any]:
         "data": prepared.data.to_json(),
         "bundle_manifest_sha256": prepared.bundle.manifest_sha256,
         "lines": [
-            {"resource": line.resource, "item": line.item, "usd_per_hour": str(line.per_hour), "as_of": line.as_of}
+            {
+                "resource": line.resource,
+                "type": line.type,
+                "item": line.item,
+                "usd_per_hour": str(line.per_hour),
+                "as_of": line.as_of,
+            }
             for line in bill.lines
             if line.per_hour
         ],

@@ -24,6 +24,7 @@ from infra.lifecycle.train_run import (
     ENDED,
     Desk,
     Run,
+    ended_note,
     last_run_uri,
     note,
     read_note,
@@ -199,10 +200,11 @@ def _end(run: Run, verdict: Verdict, follower: Follower, desk: Desk, tell: Tell,
 
 
 def _noted_end(end: End, desk: Desk) -> End:
+    if (found := ended_note(end.uri, read_note(end.uri, BEGUN, desk.cloud), desk.cloud)) is not None:
+        return replace(end, by=str(found.get("by", "")))
     document = {**end.to_json(), "by": whoami(), "at": write_instant(desk.clock())}
-    if note(end.uri, ENDED, document, desk.cloud, once=True):
-        return end
-    return replace(end, by=str((read_note(end.uri, ENDED, desk.cloud) or {}).get("by", "")))
+    note(end.uri, ENDED, document, desk.cloud)
+    return end
 
 
 def _still_there(verdict: Verdict, desk: Desk) -> None:
@@ -223,7 +225,7 @@ def _destroy(stack: str, uri: str, desk: Desk, tell: Tell) -> tuple[Removal | No
     while True:
         try:
             if not desk.engine.resources(stack):  # somebody else was quicker
-                ended = read_note(uri, ENDED, desk.cloud) if uri else None
+                ended = ended_note(uri, read_note(uri, BEGUN, desk.cloud), desk.cloud) if uri else None
                 return None, str((ended or {}).get("by", "another command"))
             return desk.engine.destroy(stack, tell), ""
         except StackBusyError as error:
@@ -256,7 +258,8 @@ def _reckoned(
         return None
     until, sure = (destroyed, True) if destroyed is not None else _until(run, verdict, desk)
     size = kept_bytes(run.uri, desk.cloud.client("s3"))
-    return final_bill(begun, since, max(until, since), size, desk.cloud.region, sure=sure)
+    # What stood beside the machines has stood until now, however long ago they ended.
+    return final_bill(begun, since, max(until, since), size, desk.cloud.region, sure=sure, removed=desk.clock())
 
 
 def _noted(document: Mapping[str, Any] | None, key: str) -> datetime | None:
@@ -301,7 +304,8 @@ def past(stack: str, settings: TrainingSettings, desk: Desk) -> End:
             f"stack {stack} has no run, and left none in the bucket; `berth train {stack} --data …` begins one"
         )
     s3 = desk.cloud.client("s3")
-    begun, ended, status = read_note(uri, BEGUN, desk.cloud), read_note(uri, ENDED, desk.cloud), status_of(uri, s3)
+    begun, status = read_note(uri, BEGUN, desk.cloud), status_of(uri, s3)
+    ended = ended_note(uri, begun, desk.cloud)
     saved: Saved = saved_under(uri, s3, status)
     verdict = Verdict("verified" if saved.artifact is not None else "gone", saved.sentence, saved, status)
     by = str((ended or {}).get("by", ""))
@@ -340,4 +344,5 @@ def _past_bill(
         return None
     until, sure = (_noted(told, "until"), bool(told.get("until_is_known"))) if told else _by_word(status, desk.clock())
     size = kept_bytes(uri, desk.cloud.client("s3"))
-    return final_bill(begun, since, max(until or since, since), size, desk.cloud.region, sure=sure)
+    removed = _noted(told, "removed")
+    return final_bill(begun, since, max(until or since, since), size, desk.cloud.region, sure=sure, removed=removed)

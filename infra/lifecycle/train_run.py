@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.cloud import Cloud, asking_aws
-from infra.durations import write_instant
+from infra.durations import parse_instant, write_instant
 from infra.errors import one_line
 from infra.lifecycle.engine import Engine
 from infra.lock import user_name
@@ -146,15 +146,20 @@ def last_run_uri(stack: str, settings: TrainingSettings, desk: Desk) -> str:
     return next((uri for uri in uris if read_note(uri, BEGUN, desk.cloud) is not None), "")
 
 
-def note(uri: str, name: str, document: Mapping[str, Any], cloud: Cloud, *, once: bool = False) -> bool:
-    """Put a note under the run's prefix; with `once` only where there is none, and False where there was."""
-    if once and read_note(uri, name, cloud) is not None:
-        return False
+def note(uri: str, name: str, document: Mapping[str, Any], cloud: Cloud) -> None:
+    """Put a note under the run's prefix."""
     bucket, prefix = split_s3(uri)
     body = (json.dumps(document, indent=1) + "\n").encode()
     with asking_aws(f"to write {name}"):
         cloud.client("s3").put_object(Bucket=bucket, Key=prefix + name, Body=body, ContentType="application/json")
-    return True
+
+
+def ended_note(uri: str, begun: Mapping[str, Any] | None, cloud: Cloud) -> dict[str, Any] | None:
+    """The note of the run's end, None where there is none: one that is older than `begun` is an earlier attempt's."""
+    found = read_note(uri, ENDED, cloud)
+    if found is None or begun is None or not begun.get("at") or not found.get("at"):
+        return found
+    return found if parse_instant(str(found["at"])) >= parse_instant(str(begun["at"])) else None
 
 
 def read_note(uri: str, name: str, cloud: Cloud) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ def saved(what: str) -> Saved:
 
 
 def an_end(kind: Any = "verified", what: str = "artifact", **given: Any) -> End:
-    bill = final_bill(BEGUN, SINCE, SINCE + timedelta(hours=3), 2 << 30, "us-east-1")
+    bill = given.pop("bill", final_bill(BEGUN, SINCE, SINCE + timedelta(hours=3), 2 << 30, "us-east-1"))
     values: dict[str, Any] = {"removal": Removal(()), "sentences": ("The machine halted.",), **given}
     return End("tuning", URI, Verdict(kind, "It may go.", saved(what)), bill, **values)
 
@@ -119,6 +119,23 @@ def test_seconds_count_a_minute_at_least_and_an_end_that_is_not_known_is_said(
     show_end(End("tuning", URI, Verdict("gone", "", saved("artifact")), short), "")
     assert "this is the most" in capsys.readouterr().out
     assert final_bill(None, SINCE, SINCE, 0, "us-east-1").unpriced[0].startswith("everything")
+
+
+def test_a_machine_that_was_started_again_counts_from_the_run_s_beginning_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    earlier = [{"at": "2026-11-24T03:00:00Z", "by": "ann", "usd": 12.5}, {"at": "2026-11-24T06:00:00Z", "by": "bob"}]
+    begun = {**BEGUN, "at": "2026-11-24T07:30:00Z", "earlier": earlier}
+    until = SINCE + timedelta(hours=1)
+    bill = final_bill(begun, SINCE, until, 0, "us-east-1", removed=until)
+    assert bill.hours == 3 and bill.usd == Decimal(3) * Decimal("22.045")
+    show_end(an_end(bill=bill), "")
+    out = " ".join(capsys.readouterr().out.split())
+    for part in ("counted from 2026-11-24T07:30:00Z, which is the most", "not in the sum: $12.50", "bob began"):
+        assert part in out
+    # A machine that begins some minutes after its run's note is the first.
+    soon = final_bill({**BEGUN, "at": "2026-11-24T09:20:00Z"}, SINCE, until, 0, "us-east-1", removed=until)
+    assert (soon.since, soon.notes) == (SINCE, ())
 
 
 def test_ec2_s_own_word_says_when_a_machine_ended() -> None:

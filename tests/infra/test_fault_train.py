@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from infra.lifecycle.saved import saved_under
 from infra.lifecycle.train_begin import RunStandsError, begin
 from infra.lifecycle.train_end import attend
 from infra.lifecycle.train_prepare import Prepared, prepare
-from infra.lifecycle.train_run import standing_run
+from infra.lifecycle.train_run import BEGUN, ENDED, note, read_note, standing_run
 from infra.sandbox import server
 from infra.sandbox.aws import Aws
 from sizing.errors import UserError
@@ -289,6 +290,48 @@ def test_the_same_data_again_goes_on_from_the_checkpoint_that_is_left(world: Wor
     assert other.run != prepared.run
 
 
+def test_the_bill_of_a_run_that_was_gone_on_with_names_what_its_first_attempt_came_to(
+    world: World, prepared: Prepared
+) -> None:
+    def fails(node: Node, _moment: datetime) -> None:
+        node.bring("checkpoints/checkpoint-10")
+        node.halt()
+
+    world.node.does = fails
+    begun(world, prepared)
+    first = ended(world)
+    assert first.bill is not None and first.bill.usd > 0 and first.bill.earlier == 0
+    world.clock.wait(3600)
+    world.node = replace(world.node, instance="", does=succeeds())
+    world.clock.passed[0] = world.node.tick
+    world.begin(prepared)
+    second = ended(world)
+    assert second.succeeded and second.bill is not None
+    assert float(second.bill.earlier) == pytest.approx(float(first.bill.usd), abs=0.01)
+    # The end of the first attempt is not taken for that of the second.
+    noted = read_note(second.uri, ENDED, world.aws)
+    assert noted is not None and noted["succeeded"] and not second.by
+    again = ended(world)
+    assert again.bill is not None and again.bill.usd == second.bill.usd and again.succeeded
+
+
+def test_what_stands_beside_a_machine_that_has_ended_costs_until_it_is_removed(
+    world: World, prepared: Prepared
+) -> None:
+    lines = [
+        {"resource": "node", "type": MACHINE, "item": "a machine", "usd_per_hour": "10", "as_of": ""},
+        {"resource": "nat", "type": "aws:ec2/natGateway:NatGateway", "item": "nat", "usd_per_hour": "1", "as_of": ""},
+    ]
+    run = begun(world, prepared)
+    note(run.uri, BEGUN, {**(read_note(run.uri, BEGUN, world.aws) or {}), "lines": lines}, world.aws)
+    world.node.halt()
+    world.clock.wait(timedelta(hours=5).total_seconds())  # before anybody comes
+    bill = ended(world).bill
+    assert bill is not None and bill.removed is not None
+    spent = {line.resource: float(line.usd) for line in bill.lines}
+    assert spent["node"] < 2 and 4.9 < spent["nat"] < 6
+
+
 def test_a_run_that_left_nothing_says_so(world: World, prepared: Prepared) -> None:
     def does(node: Node, moment: datetime) -> None:
         node.say("ended", moment, reason="job-failed", halted="nothing", state="failed", exit_code=2)
@@ -404,7 +447,8 @@ def test_of_two_people_who_follow_one_destroys_and_the_other_tells_so(world: Wor
 def test_what_an_earlier_run_left_under_the_same_prefix_frees_no_node(world: World, prepared: Prepared) -> None:
     run = begun(world, prepared)
     world.node.bring("artifact")
-    old = [{**n, "LaunchTime": n["LaunchTime"] + timedelta(hours=1)} for n in _described(world)]
+    later = {"BlockDeviceMappings": [], "NetworkInterfaces": []}  # what it was made with says when, too
+    old = [{**n, **later, "LaunchTime": n["LaunchTime"] + timedelta(hours=1)} for n in _described(world)]
     verdict = check(run.outputs, Later(world, old), world.clock)
     assert verdict.kind == "working" and "before this node began" in verdict.sentence
 
