@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ModelError(Exception):
     """What was given or found, what is allowed, what to do: a model that cannot be loaded, a bundle that is broken.
 
     `berth` shows it as one line with exit code 2; on a machine it is the line in the log that ends the start.
     """
+
+
+@contextmanager
+def in_one_line(*also: type[Exception]) -> Iterator[None]:
+    """Turn a `ModelError`, and `also` others, into the `UserError` with which a command ends."""
+    from sizing.errors import UserError
+
+    kinds: tuple[type[Exception], ...] = (ModelError, *also)
+    try:
+        yield
+    except kinds as error:
+        raise UserError(str(error)) from error

@@ -126,12 +126,12 @@ def bundle(
 def _of_model(
     model: str, out: Path, given: dict[str, Any], include_weights: bool, archive: bool, feedback_uri: str
 ) -> Bundle:
-    from model_runtime.errors import ModelError
+    from model_runtime.errors import in_one_line
     from model_runtime.handler.bundle import write_bundle, write_feedback_bundle
     from model_runtime.handler.settings import ServingSettings
     from sizing.errors import UserError
 
-    try:
+    with in_one_line():
         if model == "feedback":
             return write_feedback_bundle(out, feedback_uri=feedback_uri, archive=archive)
         local = Path(model).expanduser()
@@ -140,8 +140,6 @@ def _of_model(
         place = str(local.resolve()) if local.is_dir() else model
         settings = ServingSettings(**{"model": place, "model_name": local.name, **given})
         return write_bundle(out, settings, weights=local if include_weights else None, archive=archive)
-    except ModelError as error:
-        raise UserError(str(error)) from error
 
 
 def _of_stack(

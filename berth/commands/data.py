@@ -62,10 +62,10 @@ def check(
     from model_runtime.data.check import check as examine
     from model_runtime.data.dataset import read_dataset
     from model_runtime.data.examples import column_names
-    from model_runtime.errors import ModelError
+    from model_runtime.errors import in_one_line
     from sizing.errors import UserError
 
-    try:
+    with in_one_line():
         if split is not None and not split.is_file():
             raise UserError(f"{split} is no file; berth data split makes one")
         data = read_dataset(
@@ -74,8 +74,6 @@ def check(
         )  # fmt: skip
         counter, window = _counting(model, context_window)
         report = examine(data.tables, data.parts, counter, window)
-    except ModelError as error:
-        raise UserError(str(error)) from error
     if json_output:
         print_json(report.document)
     else:
@@ -100,18 +98,16 @@ def split_command(
     """Divide a data set into train, validation and test, copies of a row on one side, and keep that in a file."""
     from model_runtime.data.dataset import read_dataset
     from model_runtime.data.examples import column_names
-    from model_runtime.errors import ModelError
+    from model_runtime.errors import in_one_line
     from sizing.errors import UserError
 
-    try:
+    with in_one_line():
         if out.exists():
             raise UserError(f"{out} is there; delete it to split anew, or give another name")
         data = read_dataset(
             file, validation=validation, test=test, form=form, names=column_names(column or ()), split_file=out,
             seed=seed, validation_share=validation_share, test_share=test_share,
         )  # fmt: skip
-    except ModelError as error:
-        raise UserError(str(error)) from error
     sizes = {name: len(part) for name, part in data.parts.items()}
     if json_output:
         print_json({"file": str(out), "seed": seed, "form": data.form, "sha256": data.hashes, "parts": sizes})

@@ -44,18 +44,17 @@ def evaluate(
 ) -> None:
     """Answer a test set with a model and its base: metrics with confidence intervals, predictions to read."""
     from berth.runtime import needs_runtime
-    from sizing.errors import UserError
 
     needs_runtime("berth evaluate")
     from model_runtime.data.examples import column_names
-    from model_runtime.errors import ModelError
+    from model_runtime.errors import in_one_line
     from model_runtime.evaluate import Options
     from model_runtime.evaluate import evaluate as measure
     from model_runtime.load import LoadOptions
     from model_runtime.parameters import Sampling
 
     err = console(stderr=True)
-    try:
+    with in_one_line():
         report = measure(
             model,
             out,
@@ -67,8 +66,6 @@ def evaluate(
             ),
             say=lambda line: err.print(line, soft_wrap=True),
         )  # fmt: skip
-    except ModelError as error:
-        raise UserError(str(error)) from error
     if json_output:
         print_json(report)
     else:

@@ -40,7 +40,7 @@ def finetune(
     from sizing.errors import UserError
 
     needs_runtime("berth finetune")
-    from model_runtime.errors import ModelError
+    from model_runtime.errors import in_one_line
     from model_runtime.training.bundle import write_training_bundle
     from model_runtime.training.launch import run
     from model_runtime.training.meeting import MeetingError
@@ -53,7 +53,7 @@ def finetune(
         "device": device,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value not in ("", None)}
-    try:
+    with in_one_line(MeetingError):
         if settings is not None:
             chosen = settings_from({**read_settings(settings).to_json(), **given}, str(settings))
         else:
@@ -67,8 +67,6 @@ def finetune(
             typer.echo(f"SHA-256 of its manifest.json: {made.manifest_sha256}")
             return
         outcome = run(chosen, say=typer.echo, notice=Notice.here())
-    except (ModelError, MeetingError) as error:
-        raise UserError(str(error)) from error
     if outcome.kind == "interrupted":
         typer.echo(f"stopped {outcome.message}; start it again to go on")
         raise typer.Exit(INTERRUPTED)
