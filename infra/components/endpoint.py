@@ -174,41 +174,36 @@ class Endpoint(Component):
         if self.args.asynchronous:
             self._asynchronous_scaling(target)
             return
+        metric = {"predefined_metric_type": "SageMakerVariantInvocationsPerInstance"}
+        self._track(target, "load", INVOCATIONS_PER_INSTANCE, 300, predefined_metric_specification=metric)
+
+    def _track(
+        self, target: aws.appautoscaling.Target, name: str, value: float, scale_in_s: int, **metric: Any
+    ) -> None:
+        """A policy that holds a metric at `value`."""
         aws.appautoscaling.Policy(
-            f"{self.name}-load",
+            f"{self.name}-{name}",
             policy_type="TargetTrackingScaling",
             service_namespace=target.service_namespace,
             resource_id=target.resource_id,
             scalable_dimension=target.scalable_dimension,
             target_tracking_scaling_policy_configuration={
-                "target_value": INVOCATIONS_PER_INSTANCE,
-                "predefined_metric_specification": {"predefined_metric_type": "SageMakerVariantInvocationsPerInstance"},
-                "scale_in_cooldown": 300,
+                "target_value": value,
+                **metric,
+                "scale_in_cooldown": scale_in_s,
                 "scale_out_cooldown": 60,
             },
             opts=self.child(),
         )
 
     def _asynchronous_scaling(self, target: aws.appautoscaling.Target) -> None:
-        aws.appautoscaling.Policy(
-            f"{self.name}-backlog",
-            policy_type="TargetTrackingScaling",
-            service_namespace=target.service_namespace,
-            resource_id=target.resource_id,
-            scalable_dimension=target.scalable_dimension,
-            target_tracking_scaling_policy_configuration={
-                "target_value": BACKLOG_PER_INSTANCE,
-                "customized_metric_specification": {
-                    "namespace": "AWS/SageMaker",
-                    "metric_name": "ApproximateBacklogSizePerInstance",
-                    "statistic": "Average",
-                    "dimensions": [{"name": "EndpointName", "value": self.endpoint.name}],
-                },
-                "scale_in_cooldown": 600,
-                "scale_out_cooldown": 60,
-            },
-            opts=self.child(),
-        )
+        metric = {
+            "namespace": "AWS/SageMaker",
+            "metric_name": "ApproximateBacklogSizePerInstance",
+            "statistic": "Average",
+            "dimensions": [{"name": "EndpointName", "value": self.endpoint.name}],
+        }
+        self._track(target, "backlog", BACKLOG_PER_INSTANCE, 600, customized_metric_specification=metric)
         # Without an instance there is no backlog per instance: this one starts the first.
         wake = aws.appautoscaling.Policy(
             f"{self.name}-wake",

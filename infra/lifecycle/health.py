@@ -14,15 +14,14 @@ from infra.instances import RUNNING, Instance, by_id, described, state_of
 from infra.lifecycle.engine import Resource
 from infra.resource_types import ENDPOINT, GROUP, INSTANCE
 from infra.settings import EndpointSettings, InferenceSettings, MachineSettings, Settings, TrainingSettings
+from infra.start_up import start_up_seconds
 from sizing.hardware.load import Hardware
 from sizing.models.facts import ModelFacts
-from sizing.start_up import start_up
 
 State = Literal["healthy", "starting", "failed", "unknown"]
 POLL_S = 15.0
 NODE_START_S = 900
 """For a training node: EC2 has started it and passed its checks. What it then does, `berth train` follows."""
-LEAST_START_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,13 @@ class Clock(Protocol):
 
 
 def start_seconds(settings: Settings, hardware: Hardware, find_model: Callable[[str], ModelFacts]) -> int:
-    """How long a start may take until something is wrong: half as long again as sizing's slow case."""
+    """How long a start may take until something is wrong."""
     if isinstance(settings, TrainingSettings):
         return NODE_START_S
     if not isinstance(settings, MachineSettings):
         return 0
     facts, instance = find_model(settings.model), hardware.instance(settings.instance_type)
-    return max(LEAST_START_S, int(start_up(facts, instance).total.high * 1.5))
+    return start_up_seconds(facts, instance)
 
 
 def look(stack: str, settings: Settings, resources: Sequence[Resource], cloud: Cloud, since: datetime) -> Health:

@@ -13,15 +13,15 @@ from infra.components.observability import Observability, ObservabilityArgs, Wat
 from infra.context import Context, Shared
 from infra.images import ecr_repository_arn, image_of
 from infra.places import artifact_prefix, bundle_prefix, output_prefix
-from infra.programs.parts import machine_of, network_of, start_up_seconds
+from infra.programs.parts import IDLE_PERCENT, machine_of, network_of
 from infra.settings import EndpointSettings
+from infra.start_up import start_up_seconds
 from sizing.hardware.types import InstanceType
 from sizing.models.facts import ModelFacts
 from sizing.start_up import start_up
 
 AMI_VERSION = "al2023-ami-sagemaker-inference-gpu-4-1"
 """SageMaker's host image (InferenceAmiVersion) with driver 580 and CUDA 13.0, new enough for every pinned image."""
-IDLE_PERCENT = 5.0
 NAMESPACE = "AWS/SageMaker"
 HOST_NAMESPACE = "/aws/sagemaker/Endpoints"
 

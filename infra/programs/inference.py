@@ -25,12 +25,19 @@ from infra.egress import choose_egress
 from infra.host.user_data import memory_limit, user_data
 from infra.images import ecr_repository_arn, image_of
 from infra.places import artifact_prefix, bundle_prefix, output_prefix
-from infra.programs.parts import GROUP_SERVICES, HOST_SERVICES, machine_of, network_of, start_up_seconds, zones_of
+from infra.programs.parts import (
+    DISK_PERCENT,
+    GROUP_SERVICES,
+    HOST_SERVICES,
+    IDLE_PERCENT,
+    machine_of,
+    network_of,
+    zones_of,
+)
 from infra.settings import InferenceSettings
+from infra.start_up import start_up_seconds
 
-IDLE_PERCENT = 5.0
 IDLE_HOURS = 3
-DISK_PERCENT = 85.0
 
 
 def declare(context: Context) -> dict[str, Any]:

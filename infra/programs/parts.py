@@ -1,4 +1,4 @@
-"""What the programs of machines share: their network, zones, and how long a start takes."""
+"""What the programs of machines share: their network, zones, and when alarms ring."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from infra.settings import MachineSettings
 from sizing.errors import UserError
 from sizing.hardware.types import InstanceType
 from sizing.models.facts import ModelFacts
-from sizing.start_up import start_up
 
 GROUP_SERVICES = ("autoscaling", "elasticloadbalancing", "ec2")
 """What a host of a group calls besides: it says that it is ready, leaves the load balancer, reads its group's name."""
 HOST_SERVICES = ("ecr.api", "ecr.dkr", "logs", "monitoring", "ssm", "ssmmessages", "ec2messages")
 """AWS's APIs that a host calls: image, logs, metrics, Session Manager."""
+IDLE_PERCENT = 5.0
+"""Use of a GPU below which it has nothing to do."""
+DISK_PERCENT = 85.0
 
 
 def machine_of(context: Context) -> tuple[MachineSettings, InstanceType, ModelFacts]:
@@ -74,8 +76,3 @@ def network_of(
             deletes=deletes,
         ),
     )
-
-
-def start_up_seconds(model: ModelFacts, instance: InstanceType) -> int:
-    """What a start may take until something is wrong: half as long again as when all is slow, at least 10 minutes."""
-    return max(600, int(start_up(model, instance).total.high * 1.5))

@@ -16,12 +16,9 @@ from infra.egress import choose_egress
 from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY, memory_limit, user_data
 from infra.images import TRAINING_TAG, ecr_repository_arn
 from infra.places import artifact_prefix, bundle_prefix, run_prefix
-from infra.programs.parts import HOST_SERVICES, machine_of, network_of
+from infra.programs.parts import DISK_PERCENT, HOST_SERVICES, IDLE_PERCENT, machine_of, network_of
 from infra.settings import TrainingSettings
 from model_runtime.training.checkpoints import FOLDER
-
-IDLE_PERCENT = 5.0
-DISK_PERCENT = 85.0
 
 
 def declare(context: Context) -> dict[str, Any]:
