@@ -79,19 +79,35 @@ class Plan:
         return [r for r in self.resources if r.type == type_]
 
 
-class _Recorder(mocks.Mocks):
+class Answers(mocks.Mocks):
+    """Stands for the providers while a program runs; a subclass says what they answer."""
+
+    def outputs_of(self, stack: str) -> Mapping[str, Any]:
+        """Outputs of a stack that the program refers to, by the name that it gives."""
+        raise NotImplementedError
+
+    def resource(self, type_: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Id and outputs of a resource. `inputs` are as the SDK gives them, with the engine's names."""
+        raise NotImplementedError
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        if args.typ == "pulumi:pulumi:StackReference":
+            name = str(args.inputs.get("name") or args.name)
+            return name, {"name": name, "outputs": dict(self.outputs_of(name)), "secretOutputNames": []}
+        return self.resource(args.typ, args.name, args.inputs) if args.custom else ("", dict(args.inputs))
+
+
+class _Recorder(Answers):
     """Answers like AWS would: an id, an ARN and what else programs read of a resource."""
 
     def __init__(self, region: str, references: Callable[[str], Mapping[str, Any]]) -> None:
         self.region, self.references = region, references
 
-    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        if args.typ == "pulumi:pulumi:StackReference":
-            name = str(args.inputs.get("name") or args.name)
-            return name, {"name": name, "outputs": dict(self.references(name)), "secretOutputNames": []}
-        if not args.custom and not args.typ.startswith("aws:"):
-            return "", dict(args.inputs)
-        return f"{args.name}-id", {**args.inputs, **_answers(args.typ, args.name, args.inputs, self.region)}
+    def outputs_of(self, stack: str) -> Mapping[str, Any]:
+        return self.references(stack)
+
+    def resource(self, type_: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        return f"{name}-id", {**inputs, **_answers(type_, name, inputs, self.region)}
 
     def call(self, args: mocks.MockCallArgs) -> Any:
         answers: dict[str, dict[str, Any]] = {
@@ -153,7 +169,7 @@ class _Monitor(mocks.MockMonitor):
                     type=request.type,
                     name=request.name,
                     parent="" if _is_stack(request.parent) else request.parent,
-                    inputs=_native(rpc.deserialize_properties(request.object)),
+                    inputs=native(rpc.deserialize_properties(request.object)),
                     options=_options(request),
                     custom=bool(request.custom),
                 )
@@ -165,12 +181,12 @@ def _is_stack(urn: str) -> bool:
     return not urn or urn.split("::")[2].rsplit("$", maxsplit=1)[-1] == "pulumi:pulumi:Stack"
 
 
-def _native(value: Any) -> Any:
-    """Plain JSON values; what is not known stands as the engine writes it."""
+def native(value: Any) -> Any:
+    """Plain JSON values of the inputs or outputs that Pulumi's SDK gives; what is not known stands as `UNKNOWN`."""
     if isinstance(value, Mapping):
-        return {str(k): _native(v) for k, v in value.items() if v is not None}
+        return {str(k): native(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
-        return [_native(v) for v in value]
+        return [native(v) for v in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, str | int | float | bool) or value is None else UNKNOWN
@@ -198,7 +214,7 @@ def record_program(
     region: str,
     program: Callable[[], Mapping[str, Any]],
     references: Callable[[str], Mapping[str, Any]],
-    answers: mocks.Mocks | None = None,
+    answers: Answers | None = None,
 ) -> tuple[tuple[PlannedResource, ...], dict[str, Any]]:
     """Run `program`, which declares resources and returns its outputs, under a recording monitor.
 
@@ -230,7 +246,7 @@ def record_program(
         answering.shutdown()
         asyncio.set_event_loop(None)
         loop.close()
-    return tuple(sorted(monitor.registered, key=lambda r: r.urn)), _native(outputs)
+    return tuple(sorted(monitor.registered, key=lambda r: r.urn)), native(outputs)
 
 
 def _own_loop() -> None:

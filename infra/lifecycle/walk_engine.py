@@ -31,7 +31,7 @@ from infra.lifecycle.engine import (
 from infra.lifecycle.lock import held, holder
 from infra.lifecycle.place import Place, open_place
 from infra.lifecycle.remove import ordered, remove
-from infra.plan import PlannedResource, _native, plan_file, record_program
+from infra.plan import Answers, PlannedResource, native, plan_file, record_program
 from infra.programs import declare
 from infra.resolve import now, resolve
 from infra.sandbox import walk
@@ -239,7 +239,7 @@ class WalkEngine:
         return Changes(file.name, tuple(changes), before, tuple(registered))
 
 
-class _Comparer(mocks.Mocks):
+class _Comparer(Answers):
     """Answers with what stands, and holds each resource's inputs against those that it was made with."""
 
     def __init__(self, provider: SandboxProvider, record: StackRecord, journal: Journal) -> None:
@@ -247,24 +247,21 @@ class _Comparer(mocks.Mocks):
         self.made = {(m.type, m.name): m for m in record.made}
         self.changes: list[ResourceChange] = []
 
-    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        if args.typ == "pulumi:pulumi:StackReference":
-            name = str(args.inputs.get("name") or args.name)
-            shared = self.journal.stacks.get(name.rsplit("/", 1)[-1])
-            outputs = dict(shared.outputs) if shared is not None else {}
-            return name, {"name": name, "outputs": outputs, "secretOutputNames": []}
-        if not args.custom:
-            return "", dict(args.inputs)
-        given = _native(args.inputs)
-        made = self.made.get((args.typ, args.name))
+    def outputs_of(self, stack: str) -> Mapping[str, Any]:
+        shared = self.journal.stacks.get(stack.rsplit("/", 1)[-1])
+        return shared.outputs if shared is not None else {}
+
+    def resource(self, type_: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        given = native(inputs)
+        made = self.made.get((type_, name))
         if made is None:
-            self.changes.append(ResourceChange("create", args.typ, args.name))
-            return f"{args.name}-id", given
-        coming = self.provider.check(args.typ, args.name, given, made.inputs)
-        found = self.provider.diff(args.typ, args.name, made.inputs, coming)
+            self.changes.append(ResourceChange("create", type_, name))
+            return f"{name}-id", given
+        coming = self.provider.check(type_, name, given, made.inputs)
+        found = self.provider.diff(type_, name, made.inputs, coming)
         operation: Operation = "replace" if found.replaces else "update" if found.changed else "same"
-        self.changes.append(ResourceChange(operation, args.typ, args.name, id=made.id, keys=found.changed))
-        return made.id, self.provider.read(args.typ, args.name, made.id, made.inputs) or dict(made.inputs)
+        self.changes.append(ResourceChange(operation, type_, name, id=made.id, keys=found.changed))
+        return made.id, self.provider.read(type_, name, made.id, made.inputs) or dict(made.inputs)
 
     def call(self, args: mocks.MockCallArgs) -> Any:
         return self.provider.invoke(args.token, args.args)

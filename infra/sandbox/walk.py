@@ -14,7 +14,7 @@ from typing import Any
 from pulumi.runtime import mocks
 
 from infra.durations import write_instant
-from infra.plan import _native, record_program
+from infra.plan import Answers, native, record_program
 from infra.programs import declare
 from infra.resolve import now, resolve
 from infra.resource_types import BUCKET
@@ -47,7 +47,7 @@ class Interrupted(Exception):  # noqa: N818 (it says what happened, to the walk 
 
 
 @dataclass
-class _Maker(mocks.Mocks):
+class _Maker(Answers):
     """Stands for the engine's provider: makes what is asked for, and writes down each thing that it made."""
 
     provider: SandboxProvider
@@ -58,17 +58,14 @@ class _Maker(mocks.Mocks):
     total: int = 0
     failure: UserError | None = field(default=None)
 
-    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        if args.typ == "pulumi:pulumi:StackReference":
-            name = str(args.inputs.get("name") or args.name)
-            outputs = self.references.get(name, {})
-            return name, {"name": name, "outputs": dict(outputs), "secretOutputNames": []}
-        if not args.custom:
-            return "", dict(args.inputs)
+    def outputs_of(self, stack: str) -> Mapping[str, Any]:
+        return self.references.get(stack, {})
+
+    def resource(self, type_: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if self.failure is not None:
             raise Interrupted
         try:
-            return self._make(args.typ, args.name, _native(args.inputs))
+            return self._make(type_, name, native(inputs))
         except UserError as error:
             self.failure = error
             raise Interrupted from error
