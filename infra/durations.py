@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,6 +12,7 @@ DAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _DURATION = re.compile(r"(\d{1,4})([mhdw])")
 _SCHEDULE = re.compile(r"([A-Za-z]{3})(?:-([A-Za-z]{3}))? (\d{2}):(\d{2})-(\d{2}):(\d{2}) (\S+)")
+_ONCE = re.compile(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)")
 WEEKS_PER_MONTH = 365.0 / 7.0 / 12.0
 
 
@@ -39,6 +40,17 @@ def parse_instant(text: str) -> datetime:
 def write_instant(moment: datetime) -> str:
     """The moment in UTC to the second, as `parse_instant` reads it."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def once_at(moment: datetime) -> str:
+    """How EventBridge Scheduler writes a schedule that runs once; its time zone stands beside it."""
+    return f"at({moment:%Y-%m-%dT%H:%M:%S})"
+
+
+def read_once(expression: str, zone: tzinfo = UTC) -> datetime | None:
+    """The moment of a schedule that runs once, None for another kind."""
+    found = _ONCE.fullmatch(expression)
+    return datetime.fromisoformat(found[1]).replace(tzinfo=zone) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pulumi_aws as aws
 
 from infra.components.base import Component, allow, assumed_by, policy
 from infra.context import Context, Shared
+from infra.durations import once_at
 from infra.endings import schedule_at
 
 WARN_PERCENT = (80, 100)
@@ -106,7 +107,7 @@ class Expiry(Component):
         aws.scheduler.Schedule(
             f"{name}-at",
             description=f"Ends {context.stack}",
-            schedule_expression=f"at({moment:%Y-%m-%dT%H:%M:%S})",
+            schedule_expression=once_at(moment),
             schedule_expression_timezone="UTC",
             flexible_time_window={"mode": "OFF"},
             action_after_completion="DELETE",

@@ -18,7 +18,7 @@ from typing import Any
 
 from infra.bill.bill import Bill, bill_of
 from infra.cloud import Cloud, asking_aws
-from infra.durations import parse_duration, write_instant
+from infra.durations import once_at, parse_duration, write_instant
 from infra.endings import schedule_at
 from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY
 from infra.instances import tags_of
@@ -161,7 +161,7 @@ def moved(value: Any, earlier: datetime, later: datetime, settings: Any, key: st
 def _forms(settings: Any) -> tuple[Callable[[datetime], str], ...]:
     return (
         write_instant,
-        lambda at: f"at({schedule_at(settings, at):%Y-%m-%dT%H:%M:%S})",
+        lambda at: once_at(schedule_at(settings, at)),
         lambda at: f"{at + DEAD_MAN_AFTER_EXPIRY:%Y-%m-%d %H:%M:%S} UTC",
     )
 
@@ -202,7 +202,7 @@ def _schedule(found: Extension, cloud: Cloud) -> None:
     if schedule is None:
         raise UserError(f"the schedule of {found.file.name} is gone; `berth up {found.file.name}` makes it anew")
     moment = schedule_at(found.file.settings, found.later)
-    _update(cloud, schedule, ScheduleExpression=f"at({moment:%Y-%m-%dT%H:%M:%S})", ScheduleExpressionTimezone="UTC")
+    _update(cloud, schedule, ScheduleExpression=once_at(moment), ScheduleExpressionTimezone="UTC")
 
 
 def _hours(found: Extension, cloud: Cloud) -> None:

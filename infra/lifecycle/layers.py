@@ -13,14 +13,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from infra.cloud import Cloud, asking_aws
-from infra.durations import parse_instant, write_instant
+from infra.durations import parse_instant, read_once, write_instant
 from infra.endings import schedule_at
 from infra.instances import STANDING, Instance, described, tags_of
 from infra.settings import PROJECT, MachineSettings, TrainingSettings
 from infra.stack_files import StackFile
 
 Kind = Literal["stack file", "schedule", "machine"]
-_AT = re.compile(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,7 @@ def expiry_schedule(stack: str, cloud: Cloud) -> Mapping[str, Any] | None:
 
 def scheduled(schedule: Mapping[str, Any]) -> datetime | None:
     """The moment (UTC) of a schedule that runs once; None for another kind."""
-    found = _AT.fullmatch(str(schedule.get("ScheduleExpression", "")))
-    return datetime.fromisoformat(f"{found[1]}+00:00") if found else None
+    return read_once(str(schedule.get("ScheduleExpression", "")))
 
 
 def living(stack: str, cloud: Cloud) -> list[Instance]:

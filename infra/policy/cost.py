@@ -7,7 +7,7 @@ from typing import cast
 
 from infra.bill.bill import bill_of
 from infra.context import NEVER
-from infra.durations import parse_instant
+from infra.durations import once_at, parse_instant
 from infra.endings import gone_at
 from infra.policy.subject import Subject, Violation, as_list, dig
 from infra.resource_types import ENDPOINT_CONFIG, INSTANCE, TEMPLATE
@@ -89,7 +89,7 @@ def _late(subject: Subject, gpus: list[tuple[str, InstanceType]], end: str) -> I
         if expiries[name] == NEVER:
             continue
         gone = gone_at(subject.settings, parse_instant(expiries[name]))
-        if end > f"at({gone:%Y-%m-%dT%H:%M:%S})":
+        if end > once_at(gone):
             yield Violation(
                 "gpu-without-guard", "mandatory", name,
                 f"{instance.name} is ended {end[3:-1]}, later than its expiry {expiries[name]} allows",

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from infra.durations import read_once
 from infra.errors import one_line
 from infra.lock import take
 from infra.resolve import now
@@ -28,7 +29,6 @@ from infra.sandbox.node_process import alone, spawn
 POLL_S = 1.0
 _SILENCE_S = 20.0
 """Without an answer for this long the local AWS has ended."""
-_AT = re.compile(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)")
 _CALL = re.compile(r"arn:[a-z-]+:scheduler:::aws-sdk:([a-z0-9]+):([A-Za-z0-9]+)")
 
 
@@ -52,11 +52,8 @@ def fire_due(aws: Aws, moment: datetime) -> list[Fired]:
         for listed in page["Schedules"]:
             place = {"Name": listed["Name"], "GroupName": listed.get("GroupName", "default")}
             found = client.get_schedule(**place)
-            at = _AT.fullmatch(found["ScheduleExpression"])
-            if at is None or found.get("State", "ENABLED") != "ENABLED":
-                continue
-            zone = ZoneInfo(found.get("ScheduleExpressionTimezone") or "UTC")
-            if datetime.fromisoformat(at[1]).replace(tzinfo=zone) > moment:
+            at = read_once(found["ScheduleExpression"], ZoneInfo(found.get("ScheduleExpressionTimezone") or "UTC"))
+            if at is None or at > moment or found.get("State", "ENABLED") != "ENABLED":
                 continue
             done = _call(aws, listed["Name"], found["Target"])
             fired.append(done)
