@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sizing.errors import UserError
+from sizing.errors import UserError, unknown
 
 COMMANDS: tuple[str, ...] = (
     "assess",
@@ -61,6 +62,12 @@ class LazyGroup(TyperGroup):
         command.name = cmd_name
         return command
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As the base class; a name that is no command is answered with those that come near."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise unknown("command", args[0], COMMANDS, "`berth --help` lists them")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The commands with their help whole; the base class cuts it to fit a line."""
         helps = [(name, self.get_command(ctx, name).help or "") for name in self.list_commands(ctx)]
@@ -96,6 +103,9 @@ def berth(
     pass
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -107,6 +117,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = command(args=arguments, prog_name="berth", standalone_mode=False)
     except UserError as error:
         typer.echo(f"berth: {' '.join(str(error).splitlines())}", err=True)
+        sys.exit(2)
+    except OSError as error:  # a disk that is full, a folder that is missing or closed: the person's to mend
+        if error.filename is None and error.errno not in _DISK:
+            raise
+        place = f"{error.filename}: " if error.filename is not None else ""
+        typer.echo(f"berth: {place}{error.strerror}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

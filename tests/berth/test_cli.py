@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,32 @@ def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
     assert process.returncode == 130
     assert err.splitlines()[-1] == "berth: interrupted"
     assert "Traceback" not in err
+
+
+def test_a_command_mistyped_is_answered_with_the_one_meant(run_berth: Callable[..., Any]) -> None:
+    ran = run_berth("siez", "flan-t5-xl")
+    assert ran.code == 2
+    assert ran.err == "berth: unknown command 'siez'; did you mean size?; `berth --help` lists them\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("data", "split", "rows.jsonl", "--out", "file/split.json"),
+        ("bundle", "google/flan-t5-base", "--out", "file/bundle"),
+        ("size", "google/flan-t5-base", "--for", "training", "--data", "100", "--write-config", "file/run"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(
+    run_berth: Callable[..., Any], arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"input": "a", "target": "b"}\n' * 20, encoding="utf-8")
+    ran = run_berth(*arguments)
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("berth: file")
+    assert "Traceback" not in ran.err
 
 
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:
