@@ -5,7 +5,7 @@ Run after a change of the programs (`make golden`), and read what changed before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,18 +21,24 @@ def plan(name: str) -> Plan:
     return plan_stack(name, ROOT, clock=lambda: MOMENT)
 
 
-def goldens(plan_of: Callable[[str], Plan] = plan) -> Iterator[tuple[Path, str]]:
-    """(file, what it must hold) of every golden file."""
-    for name in stack_names(ROOT):
-        yield FOLDER / f"{name}.txt", plan_text(plan_of(name))
-    for name in ("inference-dev", "training"):
-        machine = plan_of(name).of_type("aws:ec2/instance:Instance")[0]
-        yield FOLDER / f"{name}.user-data.sh", str(machine.inputs["userData"])
+def golden_files() -> list[Path]:
+    """Every golden file, without planning anything."""
+    plans = [FOLDER / f"{name}.txt" for name in stack_names(ROOT)]
+    return [*plans, *(FOLDER / f"{name}.user-data.sh" for name in ("inference-dev", "training"))]
+
+
+def golden_text(path: Path, plan_of: Callable[[str], Plan] = plan) -> str:
+    """What the golden file `path` must hold."""
+    name, _, kind = path.name.partition(".")
+    if kind == "txt":
+        return plan_text(plan_of(name))
+    machine = plan_of(name).of_type("aws:ec2/instance:Instance")[0]
+    return str(machine.inputs["userData"])
 
 
 def main() -> None:
-    for path, text in goldens():
-        write_text(path, text)
+    for path in golden_files():
+        write_text(path, golden_text(path))
 
 
 if __name__ == "__main__":
