@@ -51,7 +51,10 @@ def feedback(
     journal: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="PATH", help="Feedback of a folder that berth serve --feedback wrote, not of the bucket."
+            "--from",
+            metavar="PATH",
+            help="Feedback of a folder that berth serve --feedback wrote, not of the bucket. With --requests as "
+            "well no account is asked.",
         ),
     ] = None,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Ask the local AWS of `berth sandbox`.")] = False,
@@ -73,6 +76,9 @@ def feedback(
     targets = [path for path in (output, training_data, review) if path is not None]
     if len({path.resolve() for path in targets}) < len(targets):
         raise UserError("-o, --as-training-data and --review name one file; give each its own")
+    for option, given in (("--requests", requests), ("--from", journal)):
+        if given is not None and not given.exists():
+            raise UserError(f"{option} {given}: there is no such file or folder")
     for path in targets:
         keep(*([requests] if requests else []), output=path)
     file = read_stack(stack)

@@ -137,7 +137,11 @@ class Catalogue(Mapping[str, ModelFacts]):
         return facts
 
     def nearest(self, text: str, limit: int = 3) -> list[str]:
-        """Names most like `text`, best first, the smaller model first among equals; empty when none is like it."""
+        """Names most like `text`, best first; empty when none is like it.
+
+        Those with `text` as one of their words (`bert` in `bert-base-uncased`) come before those that merely hold its
+        letters (`albert-base-v2`), then the alike; the smaller model first among equals.
+        """
         given = text.strip().lower()
         if len(given) > LONGEST_NAME:
             return []
@@ -145,8 +149,9 @@ class Catalogue(Mapping[str, ModelFacts]):
         for entry in self.entries.values():
             likeness = max(SequenceMatcher(None, given, name.lower()).ratio() for name in entry.names)
             contained = len(given) > 2 and any(given in name.lower() for name in entry.names)
-            if likeness >= LIKENESS or contained:
-                scored.append((-1.0 if contained else -likeness, entry.params, entry.name))
+            word = any(given in re.split(r"[-/_.]", name.lower()) for name in entry.names)
+            if likeness >= LIKENESS or contained or word:
+                scored.append((-2.0 if word else -1.0 if contained else -likeness, entry.params, entry.name))
         return [name for _, _, name in sorted(scored)[:limit]]
 
     def offer(self, text: str) -> str:

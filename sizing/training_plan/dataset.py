@@ -49,9 +49,10 @@ def read_data(text: str, count_tokens: Count | None = None) -> Data:
             raise UserError(f"data is {text}; at least one example is needed")
         return Data(examples)
     path = Path(text).expanduser()
-    if not path.is_file():
-        raise UserError(f"data is '{text}'; give a number of examples, or a .jsonl, .json, .csv, .tsv or .parquet file")
     kind = path.suffix.lower()
+    if not path.is_file():
+        given = f"there is no file {text}" if kind.strip(".").isalpha() else f"data is '{text}'"
+        raise UserError(f"{given}; give a number of examples, or a .jsonl, .json, .csv, .tsv or .parquet file")
     if kind == ".parquet":
         return _parquet(path, count_tokens)
     readers: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {

@@ -92,7 +92,7 @@ def test_and_with_json_every_refusal_is_printed_all_the_same(run_berth: Run) -> 
     ("flags", "says"),
     [
         ((), "--for training needs --data"),
-        (("--data", "nothing.jsonl"), "data is 'nothing.jsonl'"),
+        (("--data", "nothing.jsonl"), "there is no file nothing.jsonl"),
         (("--data", "10", "--epochs", "0"), "epochs is 0"),
         (("--data", "10", "--method", "lorra"), "unknown method 'lorra'"),
         (("--data", "10", "--batch", "4"), "--batch has no meaning with --for training"),

@@ -205,7 +205,7 @@ def test_what_cannot_be_done_is_one_line(run_berth: Run, project: Project, bucke
     assert "the sandbox does not run" in failed("trial", "--sandbox")
     bucket("feedback", lines(said(1, "r1", NOW, rating=5)))
     assert "the requests of none are known (0 in s3://" in failed("trial", "-o", "p.jsonl")
-    assert "nowhere.jsonl cannot be read" in failed("trial", "--requests", "nowhere.jsonl")
+    assert "nowhere.jsonl: there is no such file" in failed("trial", "--requests", "nowhere.jsonl")
     bucket("requests", lines(kept("r1", "T", "A")))
     bucket("feedback", lines(said(1, "r1", NOW, rating=2)))
     assert "nothing to learn from" in failed("trial", "--as-training-data", "t.jsonl")
@@ -246,6 +246,12 @@ def test_a_local_journal_and_a_file_of_requests_ask_no_account(project: Project,
     found = told("--from", "journal", "--requests", "asked.jsonl")
     assert (found["records"], found["objects"], found["answers"]["joined"]) == (2, 2, 1)
     assert told("--from", next((tmp_path / "journal").glob("*.jsonl")), "--requests", "asked.jsonl")["records"] == 1
+
+
+def test_a_journal_that_is_not_there_is_said_before_an_account_is_asked(run_berth: Run, project: Project) -> None:
+    project.write("trial", INFERENCE)
+    ran = run_berth("feedback", "trial", "--from", "no-folder")
+    assert (ran.code, ran.err) == (2, "berth: --from no-folder: there is no such file or folder\n")
 
 
 def test_a_host_that_captures_has_its_bundle_keep_requests_and_an_endpoint_s_bundle_does_not(project: Project) -> None:

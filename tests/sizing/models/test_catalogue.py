@@ -231,3 +231,8 @@ def test_a_shape_that_lacks_a_key_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"configs\.json, 'google/flan-t5-small': lacks 'd_model'"):
         damaged["google/flan-t5-small"]
+
+
+def test_a_word_of_a_name_comes_before_letters_within_one() -> None:
+    near = CATALOGUE.nearest("bert")
+    assert {name.partition("/")[0] for name in near} == {"google-bert"}

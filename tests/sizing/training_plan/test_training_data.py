@@ -103,9 +103,12 @@ def test_a_broken_file_is_named_with_its_place(tmp_path: Path, name: str, conten
         read_data(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("text", ["0", "nothing-there.jsonl", "12.5", "-3"])
-def test_what_is_neither_number_nor_file_is_said(text: str) -> None:
-    with pytest.raises(UserError, match="data is"):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("0", "data is 0"), ("12.5", "data is"), ("-3", "data is"), ("nothing-there.jsonl", "there is no file nothing-")],
+)
+def test_what_is_neither_number_nor_file_is_said(text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
         read_data(text)
 
 
