@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from berth.options import SandboxOption, StackArgument, YesOption
+from berth.options import SandboxOption, StackArgument, YesOption, sandbox_flag
 from berth.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def down(
         with steps(json_output) as tell:
             gone = take_down(found, engine, cloud, tell)
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What is left stands and may cost: `berth down {stack}` goes on.", err=True)
+        again = f"berth down {stack}{sandbox_flag(sandbox)}"
+        typer.echo(f"Interrupted. What is left stands and may cost: `{again}` goes on.", err=True)
         raise
     if json_output:
         print_json(_document(found, engine, sandbox, gone))
@@ -120,13 +121,14 @@ def _show_gone(found: Departure, gone: Gone, cloud: Cloud, sandbox: bool) -> Non
         least = "at least " if gone.spent.missing else ""
         out.print(f"\nFinal bill: {least}{usd(gone.spent.usd)}{over}{', were it AWS' if sandbox else ''}")
         paragraph(out, "Not in it, since nobody tells it", list(gone.spent.missing))
+        paragraph(out, "Counted at its most", list(gone.spent.most))
         paragraph(out, "Not in it, since it has no price", list(gone.spent.unpriced))
         paragraph(out, "Not in it, since it depends on use", sorted({x.split(": ", 1)[1] for x in gone.spent.by_use}))
     if gone.whole:
         but = " but for what was kept" if gone.removal.kept else ""
         out.print(f"\nListed by the tags project=berth, stack={name}: nothing is left{but}.")
     else:
-        out.print(f"\n`berth down {name}{' --sandbox' if sandbox else ''}` goes on with what is left.")
+        out.print(f"\n`berth down {name}{sandbox_flag(sandbox)}` goes on with what is left.")
 
 
 def _document(found: Departure, engine: Engine, sandbox: bool, gone: Gone | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from berth.options import SandboxOption
+from berth.options import SandboxOption, sandbox_flag
 from berth.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _details(one: StackStatus, found: Census, sandbox: bool, drift: bool) -> lis
     from berth.show.lifecycle import moment
     from infra.lifecycle.layers import agree
 
-    option = " --sandbox" if sandbox else ""
+    option = sandbox_flag(sandbox)
     lines = [f"{m.id} ({m.type}) {m.state} since {moment(m.since)}" for m in one.machines]
     if one.address:
         lines.append(f"Address: {one.address}")
@@ -138,6 +138,12 @@ def _details(one: StackStatus, found: Census, sandbox: bool, drift: bool) -> lis
         lines.append(f"Health: {one.health.state}: {one.health.said}")
     if one.overdue(found.at):
         lines.append(f"Overdue: it expired at {moment(one.expires_at)} and lives; `berth down {one.name}{option}`")
+    if one.role == "training" and not any(m.alive for m in one.machines) and one.per_hour is not None:
+        lines.append(
+            f"No machine of it lives. What is left of it costs ${one.per_hour:,.4f} an hour until somebody comes: "
+            f"`berth train --attach {one.name}{option}` verifies its work and removes it, "
+            f"`berth down {one.name}{option}` removes it"
+        )
     if not agree(one.layers):
         said = "; ".join(f"{layer.kind} {layer.id} {moment(layer.at)}" for layer in one.layers)
         lines.append(f"The layers that end it disagree, the earliest is in force: {said}")
@@ -159,6 +165,7 @@ def _details(one: StackStatus, found: Census, sandbox: bool, drift: bool) -> lis
         lines.append(f"Not in the amount, without a price: {', '.join(one.spent.unpriced)}")
     if one.spent is not None:
         lines += [f"Not in the amount, which is the least: {missing}" for missing in one.spent.missing]
+        lines += [f"Counted at its most: {most}" for most in one.spent.most]
     return lines + [f"Not told: {problem}" for problem in one.problems]
 
 

@@ -12,9 +12,9 @@ from infra.inventory import Found, standing, strays
 from infra.lifecycle.engine import Engine, Removal, Resource
 from infra.lifecycle.interlock import Verdict
 from infra.lifecycle.interlock import check as interlock
-from infra.lifecycle.lives import lives_of_machines
+from infra.lifecycle.lives import Life, lives_of_machines
 from infra.lifecycle.outlook import forget_expiry
-from infra.lifecycle.spent import Spent, spent, standing_bill
+from infra.lifecycle.spent import Spent, latest_end, spent, standing_bill
 from infra.lifecycle.train_run import run_of
 from infra.resolve import now
 from infra.settings import Settings, TrainingSettings
@@ -107,7 +107,7 @@ def take_down(
         raise UserError(f"stack {stack} is not taken down: {found.verdict.sentence}")
     resources = (*found.going, *found.kept)
     bill = standing_bill(stack, found.file.region, found.file.settings, resources, clock())
-    machines = lives_of_machines(resources, cloud)
+    machines = _lives(found.file, resources, cloud, clock())
     began = clock()
     removal = engine.destroy(stack, tell) if found.stands or found.strays else Removal(())
     rest = tuple(strays(standing(cloud, stack), names_of(removal.kept)))
@@ -139,7 +139,11 @@ def _spent(file: StackFile, resources: tuple[Resource, ...], cloud: Cloud, momen
         return None
     settings: Settings = file.settings
     bill = standing_bill(file.name, file.region, settings, resources, moment)
-    return spent(bill, resources, moment, lives_of_machines(resources, cloud))
+    return spent(bill, resources, moment, _lives(file, resources, cloud, moment))
+
+
+def _lives(file: StackFile, resources: tuple[Resource, ...], cloud: Cloud, moment: datetime) -> Mapping[str, Life]:
+    return lives_of_machines(resources, cloud, moment, latest_end(file.settings))
 
 
 def names_of(resources: Iterable[Resource]) -> set[str]:

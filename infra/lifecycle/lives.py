@@ -35,7 +35,8 @@ class Life:
     """From when until when something stood and, if it is a machine, ran; both ends None while it does.
 
     `until`: when it ran last; `gone`: when it was gone, and its disks with it. `started`: its last start, where it had
-    been stopped before; `ran`: the hours of `since` to `started` in which it ran, None where nobody tells.
+    been stopped before; `ran`: the hours of `since` to `started` in which it ran, None where nobody tells. `sure` is
+    False where `until` is the latest that it can have been.
     """
 
     since: datetime
@@ -43,6 +44,7 @@ class Life:
     gone: datetime | None = None
     started: datetime | None = None
     ran: Decimal | None = None
+    sure: bool = True
 
     def hours(self, moment: datetime) -> Decimal:
         """That it stood: a stopped machine stands on."""
@@ -60,15 +62,22 @@ class Life:
         return _hours(self.since, self.started)
 
 
-def lives_of_machines(resources: Iterable[Resource], cloud: Cloud) -> dict[str, Life]:
-    """The lives of the stack's single machines by the resource's name; those that EC2 forgot are left out.
+def lives_of_machines(
+    resources: Iterable[Resource], cloud: Cloud, moment: datetime, gone_by: datetime | None = None
+) -> dict[str, Life]:
+    """The lives of the stack's single machines by the resource's name, until `moment`.
 
-    Raises `UserError` where EC2 cannot be asked; CloudWatch that cannot be leaves hours unknown.
+    EC2 forgets a machine about an hour after its end; `gone_by` is the latest that one can have ended. One that nobody
+    dates is left out. Raises `UserError` where EC2 cannot be asked; CloudWatch that cannot be leaves hours unknown.
     """
     own = {r.id: r for r in resources if r.type == INSTANCE and r.id}
     with asking_aws("to describe the machines"):
-        found = by_id(cloud.client("ec2"), sorted(own))
-    return {own[i["InstanceId"]].name: _life(i, own[i["InstanceId"]].created, cloud) for i in found}
+        found = {str(i["InstanceId"]): i for i in by_id(cloud.client("ec2"), sorted(own))}
+    lives = {own[id_].name: _life(i, own[id_].created, cloud) for id_, i in found.items()}
+    for id_ in own.keys() - found.keys():
+        if own[id_].created:
+            lives[own[id_].name] = _forgotten(id_, parse_instant(own[id_].created), moment, gone_by, cloud)
+    return lives
 
 
 def _life(instance: Instance, created: str, cloud: Cloud) -> Life:
@@ -79,6 +88,15 @@ def _life(instance: Instance, created: str, cloud: Cloud) -> Life:
     if launched - first <= RESTARTED_AFTER:
         return Life(launched, until, gone)
     return Life(first, until, gone, launched, _ran(instance["InstanceId"], first, launched, cloud))
+
+
+def _forgotten(instance: str, since: datetime, moment: datetime, gone_by: datetime | None, cloud: Cloud) -> Life:
+    latest = moment if gone_by is None else max(since, min(moment, gone_by))
+    ran = _ran(instance, since, latest, cloud)
+    if ran is None:
+        return Life(since, latest, latest, sure=False)
+    end = since + timedelta(seconds=float(ran * _HOUR))  # had it never been stopped
+    return Life(since, end, end)
 
 
 def _ran(instance: str, start: datetime, end: datetime, cloud: Cloud) -> Decimal | None:

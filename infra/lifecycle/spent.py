@@ -11,12 +11,13 @@ from typing import Any
 from infra.bill.bill import Bill, bill_of
 from infra.bill.lines import MONTH, Line, cents
 from infra.durations import parse_instant, write_instant
+from infra.endings import gone_at
 from infra.lifecycle.engine import Resource
 from infra.lifecycle.lives import Life
 from infra.lifecycle.outlook import as_planned
 from infra.plan import Plan
 from infra.resource_types import INSTANCE
-from infra.settings import MachineSettings, Settings
+from infra.settings import MachineSettings, Settings, TrainingSettings
 
 REPLACED_AFTER = timedelta(hours=1)
 """A machine that is younger than its stack by more than this was not made with it: it may have had a predecessor."""
@@ -44,8 +45,9 @@ class SpentLine:
 class Spent:
     """US dollars until `at`; what has no price, or depends on use, is listed and counts nothing.
 
-    `missing`: hours that nobody tells, in sentences; with any, `usd` is the least that it can have been. A minute is
-    the least that EC2 bills for a machine, and prices are those of the catalogue: AWS's invoice says the last word.
+    `missing`: hours that nobody tells, in sentences; with any, `usd` is the least that it can have been. `most`: what
+    was counted at its most. A minute is the least that EC2 bills for a machine, and prices are those of the catalogue:
+    AWS's invoice says the last word.
     """
 
     usd: Decimal
@@ -55,6 +57,7 @@ class Spent:
     unpriced: tuple[str, ...]
     by_use: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    most: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -66,6 +69,7 @@ class Spent:
             "depends_on_usage": list(self.by_use),
             "at_least": bool(self.missing),
             "missing": list(self.missing),
+            "at_most": list(self.most),
         }
 
 
@@ -73,6 +77,13 @@ def standing_bill(stack: str, region: str, settings: Settings, resources: Sequen
     """The bill of what stands, by the settings of its file."""
     expires = settings.expiry if isinstance(settings, MachineSettings) else None
     return bill_of(Plan(stack, region, settings, as_planned(resources), {}, (), expires, moment))
+
+
+def latest_end(settings: Settings) -> datetime | None:
+    """By when a training node is gone whatever happens; None for machines that may live on."""
+    if not isinstance(settings, TrainingSettings) or settings.expiry is None:
+        return None
+    return gone_at(settings, settings.expiry)
 
 
 def spent(
@@ -89,6 +100,7 @@ def spent(
     earliest = min((life.since for life in made.values()), default=None)
     lines: list[SpentLine] = []
     missing: list[str] = []
+    most: list[str] = []
     unpriced = [f"{x.resource}: {x.item}" for x in bill.with_status("unpriced")]
     for line in bill.with_status("priced"):
         rate, average = _rate(line)
@@ -101,6 +113,7 @@ def spent(
         lines.append(SpentLine(line.resource, line.item, hours, rate * hours))
         if runs:
             missing += _missing(line, life, earliest, rate, average)
+            most += _most(line, life, moment)
         elif line.unit == "hour" and line.worst_per_hour is not None and line.worst_per_hour > (line.per_hour or 0):
             missing.append(
                 f"{line.resource}: counted with {line.quantity:g} × {line.item}; what came under load is not"
@@ -113,7 +126,15 @@ def spent(
         tuple(unpriced),
         tuple(f"{x.resource}: {x.item}" for x in bill.with_status("usage") if x.item),
         tuple(missing),
+        tuple(most),
     )
+
+
+def _most(line: Line, life: Life, moment: datetime) -> list[str]:
+    if life.sure:
+        return []
+    until = write_instant(life.until or moment)
+    return [f"{line.resource}: EC2 knows it no more, and when it ended is not known: it is counted until {until}"]
 
 
 def _missing(line: Line, life: Life, earliest: datetime | None, rate: Decimal, average: bool) -> list[str]:

@@ -76,7 +76,7 @@ def test_lives_are_those_that_ec2_tells(world: World) -> None:
     world.aws.client("ec2").terminate_instances(InstanceIds=[ended])
     resources = [Resource("aws:ec2/instance:Instance", name, id_) for name, id_ in (("a", running), ("b", ended))]
     resources.append(Resource("aws:ec2/instance:Instance", "forgotten", "i-00000000"))
-    found = lives_of_machines(resources, world.aws)
+    found = lives_of_machines(resources, world.aws, LATER)
     assert found.keys() == {"a", "b"}
     assert found["a"].until is None
     assert found["b"].until is not None
@@ -97,8 +97,9 @@ class Told:
     def get_paginator(self, _name: str) -> Any:
         return self
 
-    def paginate(self, **_asked: Any) -> list[dict[str, Any]]:
-        return [{"Reservations": [{"Instances": [self.machine]}]}]
+    def paginate(self, Filters: list[Mapping[str, Any]]) -> list[dict[str, Any]]:  # noqa: N803
+        known = [self.machine] if self.machine["InstanceId"] in Filters[0]["Values"] else []
+        return [{"Reservations": [{"Instances": known}]}]
 
     def get_metric_statistics(self, StartTime: datetime, EndTime: datetime, **_asked: Any) -> Any:  # noqa: N803
         self.asked += 1
@@ -119,7 +120,8 @@ RESTARTED = SINCE + timedelta(hours=2)
 
 
 def life_of(told: Told, created: str = "") -> Life:
-    return lives_of_machines([Resource("aws:ec2/instance:Instance", HOST, "i-1", created=created)], told)[HOST]
+    machine = Resource("aws:ec2/instance:Instance", HOST, "i-1", created=created)
+    return lives_of_machines([machine], told, LATER)[HOST]
 
 
 def test_a_machine_that_was_stopped_counts_what_it_ran_before_by_its_status_checks(project: Project) -> None:
@@ -154,6 +156,21 @@ def test_a_stopped_machine_costs_its_disk_and_office_hours_count_since_it_was_ma
     found = spent(bill, resources, LATER, {HOST: life_of(Told(a_machine(RESTARTED, made=SINCE)))})
     assert next(x for x in found.lines if x.item.startswith("g4dn")).hours == 3
     assert found.missing == ()
+
+
+def test_a_machine_that_ec2_has_forgotten_counts_what_it_ran_or_the_most_that_it_can_have(project: Project) -> None:
+    bill, resources = of_plan(project)
+    gone = Resource("aws:ec2/instance:Instance", HOST, "i-2", created=SINCE.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    told = Told(a_machine(SINCE), {SINCE: 45.0})
+    known = lives_of_machines([gone], told, LATER)[HOST]
+    assert (known.sure, known.ran_hours(LATER), known.hours(LATER)) == (True, Decimal("0.75"), Decimal("0.75"))
+    by = SINCE + timedelta(hours=1)
+    unknown = lives_of_machines([gone], Told(a_machine(SINCE)), LATER, by)[HOST]
+    found = spent(bill, resources, LATER, {HOST: unknown})
+    assert next(x for x in found.lines if x.item.startswith("g4dn")).hours == 1
+    assert found.to_json()["at_most"] == [
+        f"{HOST}: EC2 knows it no more, and when it ended is not known: it is counted until 2026-11-24T09:00:00Z"
+    ]
 
 
 def test_a_machine_that_is_younger_than_its_stack_may_have_replaced_one(project: Project) -> None:
