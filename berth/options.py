@@ -16,3 +16,8 @@ YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask. Needed where nobody can answer, as in a script.")
 ]
 """Of a command that makes, moves or removes what may cost."""
+
+
+def sandbox_flag(sandbox: bool) -> str:
+    """How a suggested `berth` command goes on: with ` --sandbox` where the one that suggests it was given that."""
+    return " --sandbox" if sandbox else ""
