@@ -23,3 +23,9 @@ def in_one_line(*also: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         raise UserError(str(error)) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, as one line of at most 300 characters; its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from model_runtime.errors import ModelError
-from model_runtime.fetch import fetch_s3, is_s3, wanted_files
+from model_runtime.errors import ModelError, first_line
+from model_runtime.fetch import fetch_s3, is_s3
+from model_runtime.hub import fetch_hub
 from model_runtime.precision import Device, check_quantization, choose_dtype, find_device, torch_dtype
 from model_runtime.progress import Lines, Progress, downloading
 
@@ -73,52 +74,22 @@ def fetch(location: str, cache: Path | None = None, progress: Progress | None = 
     """Bring `location`: a folder (taken as it is), `s3://bucket/prefix`, or a hub id (`google/flan-t5-base`).
 
     `cache`: where S3 downloads go (default: `models` in `BERTH_CACHE_DIR`, else in `~/.cache/berth`). The hub's go
-    where `HF_HUB_CACHE` says, and its client draws its own progress.
+    where `HF_HUB_CACHE` says.
     """
     path = Path(location).expanduser()
     if path.is_dir():
         return Local(path)
+    told = None if progress is None else downloading(progress, location)
     if is_s3(location):
         root = cache or Path(os.environ.get("BERTH_CACHE_DIR") or Path.home() / ".cache" / "berth") / "models"
         target = root / location.removeprefix("s3://").strip("/").replace("/", "--")
-        told = None if progress is None else downloading(progress, location)
         got = fetch_s3(location, target, client=client, progress=told)
         return Local(got.folder, got.downloaded_bytes)
     if location.startswith((".", "/", "~")) or location.count("/") != 1:
         raise ModelError(
             f"{location!r} is no folder here; give a folder, s3://BUCKET/PREFIX, or a hub id (google/flan-t5-base)"
         )
-    return _from_hub(location)
-
-
-def _from_hub(model_id: str) -> Local:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    before = _hub_bytes(model_id)
-    try:
-        files = wanted_files(HfApi().list_repo_files(model_id))
-        folder = Path(snapshot_download(model_id, allow_patterns=sorted(files)))
-        return Local(folder, max(0, _hub_bytes(model_id) - before))
-    except OfflineModeIsEnabled:
-        pass  # an earlier download may be in the hub's cache
-    except (HfHubHTTPError, OSError) as error:
-        raise ModelError(f"{model_id} cannot be fetched from the hub: {_one_line(error)}") from error
-    try:
-        return Local(Path(snapshot_download(model_id, local_files_only=True)))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise ModelError(
-            f"{model_id} is not in the hub's cache here and HF_HUB_OFFLINE is set; unset it, or give a folder"
-        ) from error
-
-
-def _hub_bytes(model_id: str) -> int:
-    """Bytes of the model in the hub's cache, which holds files once as blobs, whole or begun."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.file_download import repo_folder_name
-
-    blobs = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=model_id, repo_type="model") / "blobs"
-    return sum(path.stat().st_size for path in blobs.glob("*"))
+    return Local(*fetch_hub(location, told))
 
 
 def load(
@@ -153,7 +124,7 @@ def load(
         config = AutoConfig.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: configuration or tokenizer cannot be read: {_one_line(error)}") from error
+        raise ModelError(f"{folder}: configuration or tokenizer cannot be read: {first_line(error)}") from error
     architecture = architecture_of(config)
     _check_files(folder, options.allow_pickle)
     model = _model(folder, config, architecture, device, dtype, quantize, options)
@@ -275,7 +246,7 @@ def _model(
     try:
         model = auto.from_pretrained(folder, **arguments)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from error
     model.eval()
     if quantize and device.kind == "cpu":
         _try_cpu_kernels(model, architecture, quantize)
@@ -315,7 +286,7 @@ def _try_cpu_kernels(model: Any, architecture: Architecture, quantize: str) -> N
             model(**inputs)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"quantize {quantize}: bitsandbytes' CPU kernels do not take this model's shapes ({_one_line(error)}); "
+            f"quantize {quantize}: bitsandbytes' CPU kernels do not take this model's shapes ({first_line(error)}); "
             "use int8, none, or a GPU"
         ) from error
 
@@ -337,8 +308,3 @@ def _prepare_tokenizer(tokenizer: Any, model: Any, architecture: Architecture) -
         if architecture == "encoder-only":
             model.config.pad_token_id = eos
     return tuple(notes)
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

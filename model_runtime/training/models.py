@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_runtime.errors import ModelError
+from model_runtime.errors import ModelError, first_line
 from model_runtime.load import Architecture, architecture_of, windows
 from model_runtime.precision import Device, choose_dtype, find_device, torch_dtype
 from model_runtime.training.plan import RunPlan
@@ -37,7 +37,7 @@ def tokenizer_of(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be read: {_one_line(error)}") from error
+        raise ModelError(f"{folder}: the tokenizer cannot be read: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{folder}: the tokenizer has neither a pad nor an end token; add one")
@@ -55,7 +55,7 @@ def architecture_for(folder: Path, form: str) -> tuple[Any, Architecture]:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: the configuration cannot be read: {_one_line(error)}") from error
+        raise ModelError(f"{folder}: the configuration cannot be read: {first_line(error)}") from error
     if form == "classification":
         if config.is_encoder_decoder:
             raise ModelError(
@@ -194,7 +194,7 @@ def _load(
     try:
         return auto.from_pretrained(folder, config=config, **arguments)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from error
 
 
 def _quantization(plan: RunPlan, stored: str, architecture: Architecture) -> Any:
@@ -236,9 +236,4 @@ def _adapted(model: Any, architecture: Architecture, settings: FinetuneSettings,
     try:
         return get_peft_model(model, LoraConfig(**arguments))
     except ValueError as error:
-        raise ModelError(f"the adapter does not fit the model: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+        raise ModelError(f"the adapter does not fit the model: {first_line(error)}") from error

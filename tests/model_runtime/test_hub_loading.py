@@ -21,12 +21,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FETCH = """
 import sys
 from model_runtime.errors import ModelError
+from model_runtime.hub import fetch_hub
 from model_runtime.load import LoadOptions, load
+seen = []
 try:
+    _, came = fetch_hub(sys.argv[1], lambda there, wanted: seen.append((there, wanted)))
     found = load(sys.argv[1], LoadOptions(device="cpu"))
 except ModelError as error:
     print("refused:", error)
 else:
+    print("came:", came, *seen[-1], max(there for there, _ in seen), found.downloaded_bytes)
     print("loaded:", found.architecture, found.weights_bytes, ",".join(sorted(p.name for p in found.folder.iterdir())))
 """
 
@@ -95,7 +99,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def fetch(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+def fetch(tmp_path: Path) -> Iterator[Callable[[str], list[str]]]:
     Hub.folder, Hub.cut_at, Hub.fetched = build("llama", tmp_path / "repo"), 0, []
     (Hub.folder / "pytorch_model.bin").write_bytes(b"a pickle")
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
@@ -112,30 +116,32 @@ def fetch(tmp_path: Path) -> Iterator[Callable[[str], str]]:
             "OMP_NUM_THREADS": "1",
         }
 
-        def run(model: str) -> str:
+        def run(model: str) -> list[str]:
             command = [sys.executable, "-W", "ignore", "-c", FETCH, model]
             ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
             assert ran.returncode == 0, ran.stderr[-2000:]
-            return ran.stdout.strip().splitlines()[-1]
+            return ran.stdout.strip().splitlines()
 
         yield run
         server.shutdown()
         thread.join()
 
 
-def test_a_model_is_fetched_by_its_id_without_its_pickles_whatever_is_cut(fetch: Callable[[str], str]) -> None:
+def test_a_model_is_fetched_by_its_id_without_its_pickles_whatever_is_cut(fetch: Callable[[str], list[str]]) -> None:
     Hub.cut_at = 2000
-    told = fetch("org/tiny")
+    came, told = fetch("org/tiny")
     assert told.startswith("loaded: decoder-only ")
     assert "model.safetensors" in told
     assert "pytorch_model.bin" not in told
     assert "pytorch_model.bin" not in Hub.fetched
     assert Hub.fetched.count("model.safetensors") == 2
+    whole = sum(path.stat().st_size for path in Hub.folder.iterdir() if path.name != "pytorch_model.bin")
+    assert came == f"came: {whole} {whole} {whole} {whole} 0"
     before = len(Hub.fetched)
-    assert fetch("org/tiny") == told
+    assert fetch("org/tiny")[-1] == told
     assert len(Hub.fetched) == before
 
 
-def test_a_model_that_the_hub_does_not_have_is_told_in_one_line(fetch: Callable[[str], str]) -> None:
-    told = fetch("org/other")
+def test_a_model_that_the_hub_does_not_have_is_told_in_one_line(fetch: Callable[[str], list[str]]) -> None:
+    told = fetch("org/other")[-1]
     assert told.startswith("refused: org/other cannot be fetched from the hub: ")
