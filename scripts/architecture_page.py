@@ -9,6 +9,7 @@ import ast
 import subprocess
 from pathlib import Path
 
+from berth.report.files import write_text
 from scripts.architecture_picture import render as picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,9 +63,7 @@ def render(page: str) -> str:
 
 def main() -> None:
     for path, text in ((PAGE, render(PAGE.read_text(encoding="utf-8"))), (PICTURE, picture())):
-        draft = path.with_suffix(".tmp")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_text(path, text)
 
 
 if __name__ == "__main__":

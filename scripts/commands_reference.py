@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from berth.cli import app
+from berth.report.files import write_text
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 WIDTH = 100
@@ -46,10 +47,7 @@ def render() -> str:
 
 
 def main() -> None:
-    PAGE.parent.mkdir(exist_ok=True)
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(render(), encoding="utf-8")
-    draft.replace(PAGE)
+    write_text(PAGE, render())
 
 
 if __name__ == "__main__":

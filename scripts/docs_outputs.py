@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from berth.report.files import write_text
 from scripts.readme_outputs import render
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -17,9 +18,7 @@ PAGES = ("costs-and-safety.md",)
 def main() -> None:
     for name in PAGES:
         page = DOCS / name
-        draft = page.with_suffix(".tmp")
-        draft.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
-        draft.replace(page)
+        write_text(page, render(page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

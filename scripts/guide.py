@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from berth.report.files import write_text
 from scripts.demo import Demo, _free_port, tickets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,9 +114,7 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     with guide() as running:
         made = render(page, running, slow_too="--fast" not in sys.argv)
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(made, encoding="utf-8")
-    draft.replace(PAGE)
+    write_text(PAGE, made)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from berth.report.files import write_text
 from berth.schemas import load, names, typed
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "json.md"
@@ -90,10 +91,7 @@ def render() -> str:
 
 
 def main() -> None:
-    PAGE.parent.mkdir(exist_ok=True)
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(render(), encoding="utf-8")
-    draft.replace(PAGE)
+    write_text(PAGE, render())
 
 
 if __name__ == "__main__":

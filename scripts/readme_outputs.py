@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from berth.report.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "README.md"
 _BLOCK = re.compile(r"(```console\n\$ (berth [^\n]*)\n)(.*?)(```\n)", flags=re.DOTALL)
@@ -40,9 +42,7 @@ def render(page: str) -> str:
 
 
 def main() -> None:
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    draft.replace(PAGE)
+    write_text(PAGE, render(PAGE.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

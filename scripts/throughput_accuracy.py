@@ -9,6 +9,7 @@ import csv
 from itertools import groupby
 from pathlib import Path
 
+from berth.report.files import write_text
 from sizing.throughput.measured import Measurement, measurements, median_error
 from sizing.throughput.tables import FOLDER, engine_names
 
@@ -83,10 +84,7 @@ def _constants() -> str:
 
 
 def main() -> None:
-    PAGE.parent.mkdir(exist_ok=True)
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(render(), encoding="utf-8")
-    draft.replace(PAGE)
+    write_text(PAGE, render())
 
 
 if __name__ == "__main__":

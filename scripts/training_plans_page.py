@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berth.report.files import write_text
 from berth.show.training_plan import duration
 from sizing.hardware.load import load_hardware
 from sizing.models.catalogue import load_catalogue
@@ -263,10 +264,7 @@ def _shown() -> str:
 
 
 def main() -> None:
-    PAGE.parent.mkdir(exist_ok=True)
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(render(), encoding="utf-8")
-    draft.replace(PAGE)
+    write_text(PAGE, render())
 
 
 if __name__ == "__main__":

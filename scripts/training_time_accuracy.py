@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
+from berth.report.files import write_text
 from sizing.training_plan.measured import Measurement, measurements, median_error
 from sizing.training_plan.tables import constant_rows, mfu_rows
 
@@ -121,10 +122,7 @@ def _tables() -> str:
 
 
 def main() -> None:
-    PAGE.parent.mkdir(exist_ok=True)
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(render(), encoding="utf-8")
-    draft.replace(PAGE)
+    write_text(PAGE, render())
 
 
 if __name__ == "__main__":
