@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from berth.options import sandbox_flag
 from sizing.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def find_target(
         raise UserError(f"stack {name} has the role {settings.role} and answers no requests; verify an inference stack")
     outputs = {} if url or engine is None else engine.outputs(name)
     if not outputs and not url:
-        flag = " --sandbox" if sandbox else ""
-        raise UserError(f"stack {name} is not up; `berth up {name}{flag}` makes it")
+        raise UserError(f"stack {name} is not up; `berth up {name}{sandbox_flag(sandbox)}` makes it")
     where, endpoint = url, ""
     if not url and sandbox:
         raise UserError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import sandbox_flag
 from berth.output import JsonOption, console, print_json
 
 if TYPE_CHECKING:
@@ -237,8 +238,8 @@ def _next(name: str, kind: str, send: tuple[Path | None, bool, bool] | None) -> 
     if send is None:
         out.print(f"\nNext\n  berth bundle {name} --upload", soft_wrap=True)
     elif kind == "serving":
-        where = " --sandbox" if send[1] else ""
-        out.print(f"\nNext\n  berth serve {name}{where}      # fetches it from there, as the stack's host does")
+        serve = f"berth serve {name}{sandbox_flag(send[1])}"
+        out.print(f"\nNext\n  {serve}      # fetches it from there, as the stack's host does", soft_wrap=True)
 
 
 def _json(made: Bundle, kind: str, stack: str | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from berth.options import SandboxOption, StackArgument, YesOption
+from berth.options import SandboxOption, StackArgument, YesOption, sandbox_flag
 from berth.output import JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def up(
         typer.echo("Nothing was changed.")
         return
     try:
-        outputs = _make(outlook, engine, json_output)
+        outputs = _make(outlook, engine, sandbox, json_output)
     except UpFailedError as error:
         typer.echo(f"berth: {error}", err=True)
         for resource in error.standing if not json_output else ():
             typer.echo(f"  exists: {resource.short_type} {resource.name} ({resource.id})", err=True)
         raise typer.Exit(NOT_DONE) from None
-    health = _healthy(outlook, engine, cloud, wait, json_output)
+    health = _healthy(outlook, engine, cloud, sandbox, wait, json_output)
     if json_output:
         print_json(_document(outlook, engine, sandbox, health, outputs, ""))
     else:
@@ -97,7 +97,7 @@ def _take_back(outlook: Outlook, forget: Any) -> None:
         forget(outlook.file)
 
 
-def _make(outlook: Outlook, engine: Engine, quiet: bool) -> dict[str, Any]:
+def _make(outlook: Outlook, engine: Engine, sandbox: bool, quiet: bool) -> dict[str, Any]:
     from berth.show.lifecycle import steps
 
     if outlook.changes.empty and engine.outputs(outlook.file.name):
@@ -106,16 +106,16 @@ def _make(outlook: Outlook, engine: Engine, quiet: bool) -> dict[str, Any]:
         with steps(quiet) as tell:
             return dict(engine.up(outlook.file.name, tell))
     except KeyboardInterrupt:
-        name = outlook.file.name
+        what = f"{outlook.file.name}{sandbox_flag(sandbox)}"
         typer.echo(
-            f"Interrupted. What exists stands and may cost: `berth status {name}` shows it, `berth down {name}` "
-            "removes it, `berth up` goes on.",
+            f"Interrupted. What exists stands and may cost: `berth status {what}` shows it, `berth down {what}` "
+            f"removes it, `berth up {what}` goes on.",
             err=True,
         )
         raise
 
 
-def _healthy(outlook: Outlook, engine: Engine, cloud: Cloud, wait: bool, quiet: bool) -> Health:
+def _healthy(outlook: Outlook, engine: Engine, cloud: Cloud, sandbox: bool, wait: bool, quiet: bool) -> Health:
     from infra.lifecycle.health import look, start_seconds, wait_healthy
     from infra.resolve import now
     from sizing.hardware.load import load_hardware
@@ -141,7 +141,8 @@ def _healthy(outlook: Outlook, engine: Engine, cloud: Cloud, wait: bool, quiet: 
     try:
         return wait_healthy(once, timeout_s=seconds, tell=told)
     except KeyboardInterrupt:
-        typer.echo(f"Stopped waiting. The stack stands and costs: `berth down {stack}` removes it.", err=True)
+        remove = f"berth down {stack}{sandbox_flag(sandbox)}"
+        typer.echo(f"Stopped waiting. The stack stands and costs: `{remove}` removes it.", err=True)
         raise
 
 
@@ -221,7 +222,7 @@ def _show_end(outlook: Outlook, engine: Engine, sandbox: bool, health: Health, o
         out.print(f"Feedback: {outputs['feedback_url']}", soft_wrap=True)
     out.print(f"Cost: {usd_an_hour(outlook.preview.bill.per_hour)}{' if it were AWS' if sandbox else ''}")
     out.print(f"Expires: {moment(outlook.preview.plan.expires_at)}")
-    out.print(f"`berth down {name}{' --sandbox' if sandbox else ''}` removes it.")
+    out.print(f"`berth down {name}{sandbox_flag(sandbox)}` removes it.")
 
 
 def _document(
