@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
@@ -21,8 +20,6 @@ SYSTEM_SHARE = 0.06
 """Of the RAM, left to the system and its agents; at least 1 GiB."""
 FEEDBACK_GIB = 2
 """RAM of the server that takes feedback: a JVM with 1 GiB of heap, as the image starts it, and a small Python."""
-DEAD_MAN_AFTER_EXPIRY = timedelta(minutes=8)
-"""When systemd powers a training node off, should its watchdog not have: as `model_runtime.watch.limits` says it."""
 
 
 @cache

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from infra.cloud import Cloud
-from infra.durations import write_instant
+from infra.durations import parse_instant, write_instant
 from infra.instances import STANDING, state_of
 from infra.inventory import Found, standing, strays
 from infra.lifecycle.down import names_of
@@ -20,9 +20,8 @@ from infra.lifecycle.layers import Layer, layers_of
 from infra.lifecycle.lives import lives_of_machines
 from infra.lifecycle.remove import commands, ordered
 from infra.lifecycle.saved import status_of
-from infra.lifecycle.spent import Spent, latest_end, spent, standing_bill
+from infra.lifecycle.spent import Spent, spent, standing_bill
 from infra.resolve import now
-from infra.resource_types import INSTANCE
 from infra.stack_files import StackFile, read_stack, stack_names
 from model_runtime.watch.status import describe
 from sizing.errors import UserError
@@ -183,9 +182,8 @@ def _status(
             return otherwise
 
     since = told(lambda: _since(summary), None)
-    seen = told(lambda: _machines(resources, cloud), None)
-    machines = seen or ()
-    lives = told(lambda: lives_of_machines(resources, cloud, moment, latest_end(file.settings)), {})
+    machines = told(lambda: _machines(resources, cloud), ())
+    lives = told(lambda: lives_of_machines(resources, cloud), {})
     bill = told(lambda: standing_bill(name, file.region, file.settings, resources, moment), None)
     layers = told(lambda: layers_of(file, cloud), ())
     return StackStatus(
@@ -199,7 +197,7 @@ def _status(
         health=told(lambda: look(name, file.settings, resources, cloud, since or moment), None),
         address=address(outputs, resources),
         spent=spent(bill, resources, moment, lives) if bill is not None else None,
-        per_hour=_per_hour(bill, seen, resources) if bill is not None else None,
+        per_hour=_per_hour(bill, machines, resources) if bill is not None else None,
         expires_at=min((x.at for x in layers), default=expiry_of(outputs)),
         layers=layers,
         watchdog=told(lambda: _watchdog(outputs, cloud, moment), ()),
@@ -209,7 +207,7 @@ def _status(
 
 
 def _since(summary: StackSummary) -> datetime | None:
-    return datetime.fromisoformat(summary.since.replace("Z", "+00:00")).astimezone(UTC) if summary.since else None
+    return parse_instant(summary.since) if summary.since else None
 
 
 def _machines(resources: Sequence[Resource], cloud: Cloud, ids: Iterable[str] = ()) -> tuple[Machine, ...]:
@@ -219,14 +217,10 @@ def _machines(resources: Sequence[Resource], cloud: Cloud, ids: Iterable[str] = 
     )
 
 
-def _per_hour(bill: Any, machines: tuple[Machine, ...] | None, resources: Sequence[Resource]) -> Decimal:
-    """Of what lives: the lines of a single machine that has ended, or that EC2 has forgotten, count nothing.
-
-    `machines` is None where EC2 could not be asked: then all of them count.
-    """
-    alive = {m.id for m in machines or () if m.alive}
-    gone = {r.id for r in resources if r.type == INSTANCE and r.id not in alive} if machines is not None else set()
-    names = {r.name for r in resources if r.id in gone}
+def _per_hour(bill: Any, machines: tuple[Machine, ...], resources: Sequence[Resource]) -> Decimal:
+    """Of what lives: the lines of a single machine that has ended count nothing."""
+    ended = {m.id for m in machines if not m.alive}
+    names = {r.name for r in resources if r.id in ended}
     return sum(
         (x.per_hour for x in bill.with_status("priced") if x.per_hour is not None and x.resource not in names),
         Decimal(0),
@@ -268,5 +262,5 @@ def _orphans(
 
 
 def _earliest(moments: Iterable[str]) -> datetime | None:
-    found = [datetime.fromisoformat(m.replace("Z", "+00:00")) for m in moments if m and m != "never"]
+    found = [parse_instant(m) for m in moments if m and m != "never"]
     return min(found, default=None)

@@ -19,8 +19,7 @@ from typing import Any
 from infra.bill.bill import Bill, bill_of
 from infra.cloud import Cloud, asking_aws
 from infra.durations import once_at, parse_duration, write_instant
-from infra.endings import schedule_at
-from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY
+from infra.endings import dead_man_at, schedule_at
 from infra.instances import tags_of
 from infra.inventory import Found, standing
 from infra.lifecycle.engine import Engine
@@ -162,7 +161,7 @@ def _forms(settings: Any) -> tuple[Callable[[datetime], str], ...]:
     return (
         write_instant,
         lambda at: once_at(schedule_at(settings, at)),
-        lambda at: f"{at + DEAD_MAN_AFTER_EXPIRY:%Y-%m-%d %H:%M:%S} UTC",
+        dead_man_at,
     )
 
 

@@ -30,6 +30,7 @@ from infra.programs.parts import (
     GROUP_SERVICES,
     HOST_SERVICES,
     IDLE_PERCENT,
+    fetched,
     machine_of,
     network_of,
     zones_of,
@@ -65,10 +66,7 @@ def declare(context: Context) -> dict[str, Any]:
     ready = start_up_seconds(model, instance)
     environment: dict[str, pulumi.Input[str]] = {
         "BERTH_IMAGE": image,
-        "BERTH_BUNDLE": bundle_prefix(settings, context.stack),
-        "BERTH_BUNDLE_SHA256": settings.bundle_manifest_sha256,
-        "BERTH_ARTIFACT": artifact_prefix(settings),
-        "BERTH_ARTIFACT_SHA256": settings.artifact_manifest_sha256,
+        **fetched(context),
         "BERTH_OUTPUT": output_prefix(context.stack),
         "BERTH_SPOT": "yes" if settings.purchase == "spot" else "no",
         "BERTH_GROUP": group_name(context) if balancer else "",

@@ -1,4 +1,4 @@
-"""What the programs of machines share: their network, zones, and when alarms ring."""
+"""What the programs of machines share: their network, zones, what a host fetches, and when alarms ring."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from infra.components.network import ExistingNetwork, Network, NetworkArgs
 from infra.context import Context, Shared
+from infra.places import artifact_prefix, bundle_prefix
 from infra.recommend import zones_for
 from infra.settings import MachineSettings
 from sizing.errors import UserError
@@ -27,6 +28,17 @@ def machine_of(context: Context) -> tuple[MachineSettings, InstanceType, ModelFa
     if not isinstance(settings, MachineSettings) or instance is None or model is None:
         raise TypeError(f"{context.stack} has no machines")
     return settings, instance, model
+
+
+def fetched(context: Context) -> dict[str, str]:
+    """What a host fetches at its start, bundle and model with the SHA-256 of their manifests, as its environment."""
+    settings, _, _ = machine_of(context)
+    return {
+        "BERTH_BUNDLE": bundle_prefix(settings, context.stack),
+        "BERTH_BUNDLE_SHA256": settings.bundle_manifest_sha256,
+        "BERTH_ARTIFACT": artifact_prefix(settings),
+        "BERTH_ARTIFACT_SHA256": settings.artifact_manifest_sha256,
+    }
 
 
 def zones_of(context: Context) -> list[str]:

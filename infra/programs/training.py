@@ -13,10 +13,11 @@ from infra.components.observability import Observability, ObservabilityArgs, Wat
 from infra.components.training_node import TrainingNodes, TrainingNodesArgs, first_node
 from infra.context import Context, Shared
 from infra.egress import choose_egress
-from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY, memory_limit, user_data
+from infra.endings import dead_man_at
+from infra.host.user_data import memory_limit, user_data
 from infra.images import TRAINING_TAG, ecr_repository_arn
 from infra.places import artifact_prefix, bundle_prefix, run_prefix
-from infra.programs.parts import DISK_PERCENT, HOST_SERVICES, IDLE_PERCENT, machine_of, network_of
+from infra.programs.parts import DISK_PERCENT, HOST_SERVICES, IDLE_PERCENT, fetched, machine_of, network_of
 from infra.settings import TrainingSettings
 from model_runtime.training.checkpoints import FOLDER
 
@@ -47,11 +48,10 @@ def declare(context: Context) -> dict[str, Any]:
             log_streams=[shared.log_streams(context.stack)],
         ),
     )
-    dead_man = context.expires_at + DEAD_MAN_AFTER_EXPIRY
     efa = settings.nodes > 1 and instance.efa
     values = {
         "MEMORY": memory_limit(instance.memory_bytes),
-        "DEAD_MAN_AT": dead_man.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "DEAD_MAN_AT": dead_man_at(context.expires_at),
         "DEVICES": "--device /dev/infiniband" if efa else "",
     }
     scripts = [
@@ -61,10 +61,7 @@ def declare(context: Context) -> dict[str, Any]:
             shared,
             {
                 "BERTH_IMAGE": image,
-                "BERTH_BUNDLE": bundle_prefix(settings, context.stack),
-                "BERTH_BUNDLE_SHA256": settings.bundle_manifest_sha256,
-                "BERTH_ARTIFACT": artifact_prefix(settings),
-                "BERTH_ARTIFACT_SHA256": settings.artifact_manifest_sha256,
+                **fetched(context),
                 "BERTH_DATASET": settings.dataset,
                 "BERTH_OUTPUT": run_prefix(settings, context.stack),
                 "BERTH_NODES": str(settings.nodes),

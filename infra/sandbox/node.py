@@ -20,7 +20,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.durations import parse_instant
-from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY
+from infra.endings import DEAD_MAN_AFTER_EXPIRY
 from infra.instances import by_id, state_of
 from infra.resolve import now
 from infra.sandbox.aws import Aws

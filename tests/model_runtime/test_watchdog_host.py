@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.endings import GONE_AFTER_EXPIRY, SCHEDULE_AFTER_EXPIRY
-from infra.host.user_data import DEAD_MAN_AFTER_EXPIRY
+from infra.endings import DEAD_MAN_AFTER_EXPIRY, GONE_AFTER_EXPIRY, SCHEDULE_AFTER_EXPIRY
 from model_runtime.watch.deliver import ARTIFACT
 from model_runtime.watch.limits import Limits
 from model_runtime.watchdog import _parser
