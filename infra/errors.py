@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-DENIED = frozenset(
+_DENIED = frozenset(
     {
         "AccessDenied",
         "AccessDeniedException",
@@ -15,7 +15,7 @@ DENIED = frozenset(
     }
 )
 """AWS's codes for credentials that may not do what was asked."""
-BAD_CREDENTIALS = frozenset(
+_BAD_CREDENTIALS = frozenset(
     {
         "AuthFailure",
         "ExpiredToken",
@@ -50,6 +50,25 @@ def refusal(error: Any) -> str:
     """AWS's code and message of a botocore `ClientError`: "NoSuchBucket: The specified bucket does not exist"."""
     said = _said(error)
     return one_line(f"{said.get('Code', 'error')}: {said.get('Message', '')}").rstrip(":")
+
+
+def explained(error: Exception, action: str, region: str, otherwise: str = "") -> str:
+    """Why `action` (an IAM action) failed with botocore's `error` in `region`, and what to do about it.
+
+    `otherwise` goes on after "allow it", where credentials may not do it.
+    """
+    from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError  # noqa: PLC0415
+
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return f"no usable AWS credentials ({clause(error)}): run `aws configure` or `aws sso login`"
+    if not isinstance(error, ClientError):
+        return f"no answer to {action} (region {region}): {clause(error)}"
+    code = code_of(error)
+    if code in _DENIED:
+        return f"these AWS credentials may not call {action} (region {region}): allow it{otherwise}"
+    if code in _BAD_CREDENTIALS:
+        return f"AWS refused the credentials ({code}): renew them, e.g. `aws sso login`, and try again"
+    return f"AWS answered {action} (region {region}) with {code or 'an error'}: {clause(error)}"
 
 
 def code_of(error: Any) -> str:

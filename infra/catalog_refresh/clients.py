@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.catalog_refresh import KEPT
-from infra.errors import BAD_CREDENTIALS, DENIED, clause, code_of
+from infra.errors import clause, code_of, explained
 from sizing.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,23 +79,15 @@ def asking(action: str, region: str, without: str = "") -> Iterator[None]:
         yield
     except ClientError as error:
         code = code_of(error)
-        if code in DENIED:
-            problem = f"these AWS credentials may not call {action} (region {region}): allow it{skip}"
-        elif code in _NOT_ENABLED or (code == "AuthFailure" and action.startswith("ec2:")):
+        if code in _NOT_ENABLED or (code == "AuthFailure" and action.startswith("ec2:")):
             problem = f"AWS refused {action} in {region} ({code}): wrong credentials, or the account has not enabled it"
-        elif code in BAD_CREDENTIALS:
-            problem = f"AWS refused the credentials ({code}): renew them, e.g. `aws sso login`, and try again"
         elif code in _THROTTLED:
             problem = f"AWS throttled {action} ({code}) for all of the retries: try again later{skip}"
         else:
-            problem = f"AWS answered {action} (region {region}) with {code or 'an error'}: {clause(error)}"
+            problem = explained(error, action, region, skip)
         raise UserError(f"{problem}; {KEPT}") from None
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise UserError(
-            f"no usable AWS credentials ({clause(error)}): run `aws configure` or `aws sso login`; {KEPT}"
-        ) from None
     except BotoCoreError as error:
-        raise UserError(f"no answer to {action} (region {region}): {clause(error)}; {KEPT}") from None
+        raise UserError(f"{explained(error, action, region)}; {KEPT}") from None
 
 
 def unexpected(action: str, problem: str) -> UserError:

@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from infra.cloud import cloud_for
-from infra.errors import BAD_CREDENTIALS, DENIED, clause, code_of, is_absent
+from infra.errors import explained, is_absent
 from sizing.errors import UserError
 
 Client = Callable[[str], Any]
@@ -72,22 +72,12 @@ def asking(what: str, region: str, absent: str = "") -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code = code_of(error)
-        if absent and is_absent(error):
-            said = absent
-        elif code in DENIED:
-            said = f"these AWS credentials may not call {what} (region {region}): allow it, or use others"
-        elif code in BAD_CREDENTIALS:
-            said = f"AWS refused the credentials ({code}): renew them, e.g. `aws sso login`, and try again"
-        else:
-            said = f"AWS answered {what} (region {region}) with {code or 'an error'}: {clause(error)}"
+        said = absent if absent and is_absent(error) else explained(error, what, region, ", or use others")
         raise UserError(said) from None
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise UserError(
-            f"no usable AWS credentials ({clause(error)}): run `aws configure` or `aws sso login`, or try --sandbox"
-        ) from None
+        raise UserError(f"{explained(error, what, region)}, or try --sandbox") from None
     except BotoCoreError as error:
-        raise UserError(f"no answer to {what} (region {region}): {clause(error)}") from None
+        raise UserError(explained(error, what, region)) from None
 
 
 def account_of(client: Client, region: str) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from infra.durations import write_instant
 from infra.operations.clients import Client, account_of
 from infra.operations.lines import Found, below, in_file, in_journal
 from infra.operations.requests import Request, Requests, plain_id
@@ -189,4 +190,4 @@ def predictions(made: Collected) -> Iterable[dict[str, Any]]:
 
 
 def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return write_instant(datetime.fromtimestamp(seconds, UTC))

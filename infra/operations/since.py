@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from infra.durations import parse_duration, parse_instant
+from infra.durations import parse_duration, parse_instant, write_instant
 from sizing.errors import UserError
 
 
@@ -17,7 +17,7 @@ def parse_since(text: str, now: datetime) -> datetime:
     if moment is None:
         raise UserError(f"--since is '{text}'; write 90m, 12h, 7d, 2w, a day as 2026-11-01, or 2026-11-01T08:00:00Z")
     if moment >= now:
-        raise UserError(f"--since {text} lies in the future; it must be before {now:%Y-%m-%dT%H:%M:%SZ}")
+        raise UserError(f"--since {text} lies in the future; it must be before {write_instant(now)}")
     return moment
 
 
