@@ -15,8 +15,11 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }
 th.n, td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.wide { overflow-x: auto; } td:first-child, code { overflow-wrap: anywhere; }
 tfoot td { font-weight: 600; } code { font-size: .9em; } .bad { color: #b3261e; } small { opacity: .75; }
 @media (prefers-color-scheme: dark) { .bad { color: #ff8a80; } }
+@media screen and (max-width: 40rem) { body { margin: 1rem auto; } table { font-size: .75em; }
+  th, td { padding: .3rem .15rem; } }
 """
 
 
@@ -80,7 +83,13 @@ def _bill(preview: Preview) -> str:
         ["Sum", "", "", f"${bill.per_hour:,.4f}", f"${cents(bill.per_month):,.2f}", f"${cents(bill.worst_case):,.2f}"],
         3,
     )
-    return f"<table><thead>{head}</thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
+    return _table(head, body, foot)
+
+
+def _table(head: str, body: str, foot: str = "") -> str:
+    """A table that scrolls in itself where the window is narrower than its numbers."""
+    last = f"<tfoot>{foot}</tfoot>" if foot else ""
+    return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody>{last}</table></div>'
 
 
 def _cells(line: Line, preview: Preview) -> list[str]:
@@ -104,7 +113,7 @@ def _changes(preview: Preview) -> str:
     )
     total = cents(preview.bill.per_month - preview.before.per_month)
     head, foot = _row(["Resource", "What", "USD a month"], 1, "th"), _row(["Sum", "", f"{total:+,.2f}"], 1)
-    return f"<h2>Change</h2><table><thead>{head}</thead><tbody>{rows}</tbody><tfoot>{foot}</tfoot></table>"
+    return f"<h2>Change</h2>{_table(head, rows, foot)}"
 
 
 def _resources(resources: Iterable[PlannedResource]) -> str:
@@ -113,4 +122,4 @@ def _resources(resources: Iterable[PlannedResource]) -> str:
         for r in resources
         if r.custom
     )
-    return f"<table><thead>{_row(['Name', 'Type', 'Options'], 0, 'th')}</thead><tbody>{rows}</tbody></table>"
+    return _table(_row(["Name", "Type", "Options"], 0, "th"), rows)

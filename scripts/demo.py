@@ -246,7 +246,8 @@ def say(text: str) -> None:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{int(seconds // 60)} min {seconds % 60:02.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
 
 
 def _stop(process: subprocess.Popen[Any]) -> None:

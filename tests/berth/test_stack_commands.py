@@ -179,6 +179,15 @@ def test_the_page_holds_the_bill_and_escapes_what_it_shows(root: Path, run_berth
     assert "<script" not in text and "http://" not in text.replace("http://trial.berth.internal", "")
 
 
+def test_the_page_fits_a_phone(root: Path, run_berth: Run, show: Any) -> None:
+    run_berth(*REFERENCE, "--email", "me@example.com", "--schedule", "Mon-Fri 08:00-18:00 Europe/Berlin")
+    assert run_berth("preview", "trial", "--html", "p.html").code == 0
+    browser = show(root / "p.html", 390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    bill = browser.find_element("tag name", "table")
+    assert bill.size["width"] <= 390 and "$163.38" in bill.text and "$548.96" in bill.text
+
+
 def test_a_usage_file_counts_in_the_preview(root: Path, run_berth: Run) -> None:
     run_berth(*REFERENCE)
     (root / "usage.yaml").write_text("log_gb: 10\n", encoding="utf-8")
