@@ -20,8 +20,9 @@ from infra.lifecycle.layers import Layer, layers_of
 from infra.lifecycle.lives import lives_of_machines
 from infra.lifecycle.remove import commands, ordered
 from infra.lifecycle.saved import status_of
-from infra.lifecycle.spent import Spent, spent, standing_bill
+from infra.lifecycle.spent import Spent, latest_end, spent, standing_bill
 from infra.resolve import now
+from infra.resource_types import INSTANCE
 from infra.stack_files import StackFile, read_stack, stack_names
 from model_runtime.watch.status import describe
 from sizing.errors import UserError
@@ -182,8 +183,9 @@ def _status(
             return otherwise
 
     since = told(lambda: _since(summary), None)
-    machines = told(lambda: _machines(resources, cloud), ())
-    lives = told(lambda: lives_of_machines(resources, cloud), {})
+    seen = told(lambda: _machines(resources, cloud), None)
+    machines = seen or ()
+    lives = told(lambda: lives_of_machines(resources, cloud, moment, latest_end(file.settings)), {})
     bill = told(lambda: standing_bill(name, file.region, file.settings, resources, moment), None)
     layers = told(lambda: layers_of(file, cloud), ())
     return StackStatus(
@@ -197,7 +199,7 @@ def _status(
         health=told(lambda: look(name, file.settings, resources, cloud, since or moment), None),
         address=address(outputs, resources),
         spent=spent(bill, resources, moment, lives) if bill is not None else None,
-        per_hour=_per_hour(bill, machines, resources) if bill is not None else None,
+        per_hour=_per_hour(bill, seen, resources) if bill is not None else None,
         expires_at=min((x.at for x in layers), default=expiry_of(outputs)),
         layers=layers,
         watchdog=told(lambda: _watchdog(outputs, cloud, moment), ()),
@@ -217,10 +219,14 @@ def _machines(resources: Sequence[Resource], cloud: Cloud, ids: Iterable[str] = 
     )
 
 
-def _per_hour(bill: Any, machines: tuple[Machine, ...], resources: Sequence[Resource]) -> Decimal:
-    """Of what lives: the lines of a single machine that has ended count nothing."""
-    ended = {m.id for m in machines if not m.alive}
-    names = {r.name for r in resources if r.id in ended}
+def _per_hour(bill: Any, machines: tuple[Machine, ...] | None, resources: Sequence[Resource]) -> Decimal:
+    """Of what lives: the lines of a single machine that has ended, or that EC2 has forgotten, count nothing.
+
+    `machines` is None where EC2 could not be asked: then all of them count.
+    """
+    alive = {m.id for m in machines or () if m.alive}
+    gone = {r.id for r in resources if r.type == INSTANCE and r.id not in alive} if machines is not None else set()
+    names = {r.name for r in resources if r.id in gone}
     return sum(
         (x.per_hour for x in bill.with_status("priced") if x.per_hour is not None and x.resource not in names),
         Decimal(0),
