@@ -10,6 +10,8 @@ Figures and their sources:
   (Dettmers et al. 2023, arXiv:2305.14314, section 3).
 - GPTQ/AWQ, group 128: packed integers, one fp16 scale and one packed zero a group and output column
   (arXiv:2210.17323, arXiv:2306.00978; `QuantLinear` of AutoGPTQ, `WQLinear` of AutoAWQ).
+- MXFP4: 4 bits a weight and one byte of exponent per block of 32 (0.53125 B; OCP Microscaling Formats 1.0, 5.2). As
+  gpt-oss is published: its experts alone (`quantization_config.modules_to_not_convert`).
 - FP8 (E4M3): one byte a weight and a scale a tensor, which is small enough to leave out.
 """
 
@@ -40,6 +42,8 @@ class DType:
     quantized: bool = False
     row_scale_bytes: float = 0.0
     bitsandbytes: bool = False
+    experts_only: bool = False
+    """A mixture's experts are stored so, all else as `kept_bytes` says."""
     dequantizes: bool = False
     """A matrix is expanded to the compute dtype before it is multiplied (bitsandbytes 4-bit on more than one row)."""
 
@@ -88,6 +92,8 @@ DTYPES: dict[str, DType] = {
         ),
         DType("gptq-int4", "GPTQ 4-bit, group 128", 0.5 + (2 + 0.5) / _GROUP, 2.0, 2.0, 6.0, quantized=True),
         DType("gptq-int8", "GPTQ 8-bit, group 128", 1.0 + (2 + 1) / _GROUP, 2.0, 2.0, 6.0, quantized=True),
+        # Compute capability: transformers' quantizer_mxfp4.
+        DType("mxfp4", "MXFP4, experts alone", 0.5 + 1 / 32, 2.0, 2.0, 7.5, quantized=True, experts_only=True),
         DType("awq-int4", "AWQ 4-bit, group 128", 0.5 + (2 + 0.5) / _GROUP, 2.0, 2.0, 7.5, quantized=True),
     )
 }

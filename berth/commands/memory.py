@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _INFERENCE, _TRAINING = "Serving", "Fine-tuning"
 _PURPOSES = {"inference": _INFERENCE, "training": _TRAINING}
 """The group of options that each purpose has for itself."""
-_DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4"
+_DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4, mxfp4"
 
 
 @app.command(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_DTYPES = "auto, fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4"
+_DTYPES = "auto, fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4, mxfp4"
 _PAYS = "on-demand, reserved-1y, reserved-3y, savings-1y, savings-3y, savings (one year), spot, best (cheapest priced)"
 
 

@@ -48,6 +48,8 @@ class Engine:
     """Tensor parallelism splits the embeddings and the output projection as well."""
     unties_head: bool = False
     """A tied output projection is loaded as a matrix of its own."""
+    has_every_attention: bool = False
+    """Fused attention for every model type; transformers runs some eagerly whatever is asked."""
     turns_linear_modules_only: bool = False
     """bitsandbytes turns what is an `nn.Linear` and nothing else: stacked experts and Falcon's own class stay
     (`replace_with_bnb_linear` asks `type(module) is nn.Linear`)."""
@@ -100,6 +102,7 @@ ENGINES: dict[str, Engine] = {
             "vllm",
             "vLLM, paged cache",
             cache="static",
+            has_every_attention=True,
             source="vllm-project/vllm worker profile_run: weights + peak of a dummy maximal batch + non-torch",
         ),
     )

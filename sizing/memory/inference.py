@@ -14,7 +14,7 @@ from sizing.memory.engines import Engine, engine
 from sizing.memory.kv_cache import CacheSize, cache_size
 from sizing.memory.quirks import quirks_of
 from sizing.memory.runtime import context_terms, slack_term, weight_rounding, workspace_term
-from sizing.memory.setup import InferenceSetup
+from sizing.memory.setup import Attention, InferenceSetup
 from sizing.memory.terms import Breakdown, MemoryEstimate, RuleOfThumb, Term, term
 from sizing.memory.weights import bare_bytes, element_bytes, largest_quantized_matrix, weight_terms
 from sizing.models.facts import ModelFacts, Stack
@@ -144,6 +144,8 @@ def _largest(fits: Callable[[int], bool], limit: int) -> int:
 def _check(model: ModelFacts, setup: InferenceSetup) -> None:
     if not model.deployable or not model.stacks:
         raise UserError(f"{model.name} is closed: its weights are not published, so no memory can be estimated for it")
+    if dtype_called(setup.dtype).experts_only and not model.main.experts:
+        raise UserError(f"{setup.dtype} stores a mixture's experts, and {model.name} has none; use another --dtype")
     if setup.tensor_parallel > 1:
         check_sharding(model, setup.tensor_parallel)
 
@@ -155,24 +157,30 @@ def _rule_bytes(dtype: DType) -> float:
     return 0.5 if dtype.weight_bytes < 1 else 1.0
 
 
+def attention_run(model: ModelFacts, stack: Stack, setup: InferenceSetup) -> Attention:
+    """The attention that runs where `setup` asks for one: transformers has no sdpa for some model types."""
+    quirks = quirks_of(model.model_type)
+    lacking = quirks.eager_only and not (setup.attention == "flash" and quirks.has_flash)
+    if setup.attention != "eager" and lacking and not engine(setup.engine).has_every_attention:
+        return "eager"
+    if setup.attention == "flash" and stack.position in ("relative", "alibi"):
+        return "sdpa"  # no flash kernel takes an additive bias
+    return setup.attention
+
+
 def _pass(
     model: ModelFacts, stack: Stack, setup: InferenceSetup, dtype: DType, habits: Engine, length: int, context: int
 ) -> Pass:
     largest = largest_quantized_matrix(model, dtype, habits, setup.tensor_parallel)
-    attention = setup.attention
     quirks = quirks_of(model.model_type)
     if not habits.holds_attention_weights:
         quirks = replace(quirks, holds_weights="")
-    if attention != "eager" and quirks.eager_only:
-        attention = "eager"
-    elif attention == "flash" and stack.position in ("relative", "alibi"):
-        attention = "sdpa"  # no flash kernel takes an additive bias
     return Pass(
         batch=setup.batch,
         length=length,
         context=context,
         element_bytes=dtype.compute_bytes,
-        attention=attention,
+        attention=attention_run(model, stack, setup),
         tensor_parallel=setup.tensor_parallel,
         masked=setup.batch > 1,
         quirks=quirks,
@@ -253,7 +261,8 @@ def _phases(
 def _temporary_terms(model: ModelFacts, setup: InferenceSetup, dtype: DType, peak: Phase) -> list[Term]:
     """Activations, and the logits where they are what makes the peak."""
     if peak.layers >= peak.hidden + peak.logits:
-        formula = f"peak of the temporary tensors of a layer in {peak.name} ({setup.attention} attention)"
+        run = attention_run(model, model.main, setup)
+        formula = f"peak of the temporary tensors of a layer in {peak.name} ({run} attention)"
         return [
             term("activations", peak.layers, formula),
             term("logits", 0, "smaller than the layers' temporary tensors, which are gone by then"),
@@ -325,6 +334,11 @@ def _notes(model: ModelFacts, setup: InferenceSetup, dtype: DType, weights: tupl
         )
     if dtype.name == "int8":
         notes.append(_int8_note(model, weights))
+    if setup.attention != "eager" and attention_run(model, model.main, setup) == "eager":
+        notes.append(
+            f"transformers has no {setup.attention} attention for {model.model_type}: eager attention is taken, whose"
+            " scores grow with the square of the prompt"
+        )
     left = bare_bytes(model, dtype, engine(setup.engine))
     if left:
         notes.append(

@@ -33,7 +33,8 @@ class Quirks:
     held_inputs: int = 1
     """Tensors of the embeddings' size that the caller holds while the layers run."""
     eager_only: bool = False
-    """transformers has no sdpa for it."""
+    """transformers has no sdpa for it, nor flash unless `has_flash`."""
+    has_flash: bool = False
     sinks: bool = False
     """A learned logit a head joins the scores before the softmax."""
     shared_first: bool = False
@@ -72,7 +73,7 @@ QUIRKS: dict[str, Quirks] = {
     "mistral3": _FP32_SOFTMAX,
     "modernbert": Quirks(fp32_softmax=True, fused_qkv=True, fused_gate=True),
     "gemma": _FP32_SOFTMAX,
-    "gemma2": Quirks(fp32_softmax=True, eager_only=True),
+    "gemma2": Quirks(fp32_softmax=True, eager_only=True, has_flash=True),
     "gemma3": _FP32_SOFTMAX,
     "gemma3_text": _FP32_SOFTMAX,
     "gpt_oss": Quirks(eager_only=True, sinks=True, clamped_experts=True),
@@ -84,7 +85,7 @@ QUIRKS: dict[str, Quirks] = {
     "gpt_neox": Quirks(fp32_softmax=True, fused_qkv=True, holds_weights=""),
     "gpt_bigcode": Quirks(fp32_softmax=True, fused_qkv=True, holds_attention_output=True),
     "gpt2": Quirks(fused_qkv=True, holds_attention_output=True),
-    "gptj": Quirks(fp32_scores=True, holds_weights="next", eager_only=True),
+    "gptj": Quirks(fp32_scores=True, holds_weights="next", eager_only=True, has_flash=True),
     "bloom": Quirks(fp32_softmax=True, fused_qkv=True, keeps_raw_scores=True, holds_weights="next", eager_only=True),
     "falcon": Quirks(fused_qkv=True, holds_weights="next", keeps_raw_scores=True),
     "mpt": Quirks(fp32_softmax=True, fused_qkv=True, keeps_raw_scores=True, eager_only=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sizing.dtypes import DTYPES
 from sizing.errors import UserError
 from sizing.models.facts import ModelFacts
 
@@ -48,16 +49,6 @@ class InferenceSetup:
         return replace(self, batch=batch)
 
 
-_PUBLISHED = {
-    "float32": "fp32",
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "fp32": "fp32",
-    "fp16": "fp16",
-    "bf16": "bf16",
-}
-
-
 def published_dtype(model: ModelFacts) -> str:
-    """The dtype that `model` was published in, in Berth's name; bf16 where it is not known."""
-    return _PUBLISHED.get(model.published_dtype, "bf16")
+    """The dtype that `model` was published in, quantized ones too, in Berth's name; bf16 where it is not known."""
+    return model.published_dtype if model.published_dtype in DTYPES else "bf16"

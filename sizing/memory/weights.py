@@ -15,6 +15,8 @@ def is_quantized(tensor: Tensor, dtype: DType, engine: Engine) -> bool:
     """Whether a quantizer turns `tensor`: the layers' linear weights, the output projection where the engine does."""
     if not dtype.quantized or tensor.kind != "linear" or tensor.keep_fp32:
         return False
+    if dtype.experts_only and not tensor.expert:
+        return False
     if tensor.bare and dtype.bitsandbytes and engine.turns_linear_modules_only:
         return False
     return tensor.part != "head" or engine.quantizes_head

@@ -49,7 +49,22 @@ def _quantization(config: Config) -> str:
         return "awq-int4"
     if method == "bitsandbytes":
         return "nf4" if found.get("load_in_4bit") else "int8"
-    return method or "unknown"
+    if method == "compressed-tensors":
+        return _compressed(found)
+    return {"fbgemm_fp8": "fp8"}.get(method, method) or "unknown"
+
+
+def _compressed(found: Mapping[str, Any]) -> str:
+    """What llm-compressor did to the first group of weights, as the nearest format of the same bytes a weight."""
+    groups = found.get("config_groups")
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    if not isinstance(weights, Mapping):
+        return "compressed-tensors"
+    kinds = {("int", 4): "gptq-int4", ("int", 8): "gptq-int8", ("float", 8): "fp8"}
+    bits = weights.get("num_bits")
+    name = kinds.get((str(weights.get("type")), bits if isinstance(bits, int) else 0))
+    return name or "compressed-tensors"
 
 
 def _weights(place: Place, config: Config, on_hub: bool) -> tuple[tuple[Stored, ...] | None, int | None]:
@@ -80,11 +95,17 @@ def facts_at(place: Place, name: str, *, on_hub: bool = False, **rest: Any) -> M
     try:
         if stored is not None and not quantized and _is_stranger(config):
             return _stranger(config, stored, name, stored_bytes, **rest)
+        if quantized and _is_stranger(config):
+            raise UserError(
+                f"model type '{config['model_type']}' is none of Berth's families, and packed weights ({quantized}) do"
+                " not tell a model's shape; name the model that was quantized"
+            )
         facts = facts_from_config(config, name=name, stored_bytes=stored_bytes, **rest)
     except UserError as error:
         raise UserError(f"{where}: {str(error).removeprefix('config.json').lstrip(': ')}") from error
     if quantized:
-        note = f"the checkpoint is quantized ({quantized}); parameters are those its config describes"
+        known = "" if _dtype(quantized) != "unknown" else ", which Berth has no figures for: bf16 is taken instead"
+        note = f"the checkpoint is quantized ({quantized}){known}; parameters are those its config describes"
         return replace(facts, published_dtype=_dtype(quantized), notes=(*facts.notes, note))
     if stored is None:
         note = f"no safetensors header read: parameters are those {CONFIG} describes"

@@ -57,6 +57,8 @@ def is_turned(tensor: Tensor, setup: TrainingSetup) -> bool:
     """
     if tensor.bare and setup.framework == "transformers" and base_dtype(setup).bitsandbytes:
         return False
+    if base_dtype(setup).experts_only and not tensor.expert:
+        return False
     return tensor.kind == "linear" and tensor.part != "head" and not tensor.keep_fp32 and tensor.layered
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from sizing.errors import UserError
-from sizing.models.facts import AttentionLayers, Kind, Stack, Tensor
+from sizing.models.facts import AttentionLayers, Kind, Latent, Stack, Tensor
 from sizing.models.families.layout import (
     Config,
     Layout,
@@ -39,6 +39,57 @@ def _kind(name: str, shape: tuple[int, ...], vocab: int) -> tuple[Kind, bool]:
     return ("linear" if len(shape) == 2 else "other"), head
 
 
+WHOLE = ("full_attention", "attention", "hybrid", "*")
+"""How configs call a layer that attends to all of the context."""
+WINDOWED = ("sliding_attention", "chunked_attention", "local_attention")
+
+
+def _kinds(known: Config, layers: int) -> list[str] | None:
+    """What each layer is, in the config's words; None where it does not say that layers differ."""
+    for key in ("layer_types", "layers_block_type"):
+        if isinstance(found := known.get(key), list):
+            return [str(kind) for kind in found]
+    if isinstance(pattern := known.get("hybrid_override_pattern"), str):
+        return list(pattern)  # Nemotron-H: M for Mamba, * for attention, - for an MLP
+    for key in ("attn_layer_indices", "full_attn_idxs"):
+        if isinstance(attending := known.get(key), list):
+            return ["attention" if i in attending else "other" for i in range(layers)]
+    if known.get("attn_layer_period") is not None:  # Jamba
+        period = positive_int(known, "attn_layer_period")
+        offset = positive_int(known, "attn_layer_offset", default=0, least=0)
+        return ["attention" if i % period == offset else "other" for i in range(layers)]
+    return None
+
+
+def _attention(known: Config, layers: int, kv_heads: int, head_dim: int) -> tuple[tuple[AttentionLayers, ...], str]:
+    """Which layers cache what, and the same in words. Raises `UserError` for a list of another length."""
+    kinds = _kinds(known, layers)
+    each = f"{kv_heads} key-value heads of {head_dim}"
+    if kinds is None:
+        return (AttentionLayers(layers, kv_heads, head_dim, head_dim),), f"{each} in every layer"
+    if len(kinds) != layers:
+        raise UserError(f"config.json: kinds of {len(kinds)} layers are named, 'num_hidden_layers' is {layers}")
+    whole, windowed = sum(k in WHOLE for k in kinds), sum(k in WINDOWED for k in kinds)
+    window = positive_int(known, "sliding_window", "attention_chunk_size", "local_window_size") if windowed else None
+    found = [AttentionLayers(whole, kv_heads, head_dim, head_dim)] if whole else []
+    words = [f"{each} in {whole} layers"]
+    if windowed:
+        found.append(AttentionLayers(windowed, kv_heads, head_dim, head_dim, window))
+        words.append(f"in {windowed} a window of {window:,} tokens")
+    if rest := layers - whole - windowed:
+        found.append(AttentionLayers(rest, 0, 0, 0))
+        words.append(f"{rest} layers cache nothing (their states are not counted)")
+    return tuple(found), ", ".join(words)
+
+
+def _latent(known: Config) -> tuple[Latent, int]:
+    """The sizes of multi-head latent attention, and a head's of query and key."""
+    rope, plain = positive_int(known, "qk_rope_head_dim"), positive_int(known, "qk_nope_head_dim")
+    rank = 0 if known.get("q_lora_rank") is None else positive_int(known, "q_lora_rank")
+    value = positive_int(known, "v_head_dim", default=plain)
+    return Latent(positive_int(known, "kv_lora_rank"), rope, value, rank), plain + rope
+
+
 def layout(config: Config, stored: Sequence[Stored]) -> Layout:
     """A decoder of the standard keys with the tensors of the header. Raises `UserError` for any other model."""
     model_type = shown(config.get("model_type"))
@@ -63,6 +114,14 @@ def layout(config: Config, stored: Sequence[Stored]) -> Layout:
     ff = positive_int(
         known, "moe_intermediate_size" if experts else "intermediate_size", "intermediate_size", default=4 * hidden
     )
+
+    attention, cached = _attention(known, layers, kv_heads, head_dim)
+    latent, latent_head = None, 0
+    if known.get("kv_lora_rank") is not None:
+        latent, latent_head = _latent(known)
+        attention = (AttentionLayers(layers, 1, latent.rank + latent.rope, 0),)
+        cached = f"a latent of {latent.rank} and a rotary key of {latent.rope} in every layer"
+    several = known is not config and name.endswith("ForConditionalGeneration")
 
     groups: Counter[tuple[str, tuple[int, ...]]] = Counter()
     numbered: set[str] = set()
@@ -100,11 +159,12 @@ def layout(config: Config, stored: Sequence[Stored]) -> Layout:
             layers=layers,
             hidden_size=hidden,
             heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
+            kv_heads=1 if latent else kv_heads,
+            head_dim=latent_head or head_dim,
             intermediate_size=ff * chosen if experts and chosen else ff,
             gated=True,
-            attention=(AttentionLayers(layers, kv_heads, head_dim, head_dim),),
+            attention=attention,
+            latent=latent,
             experts=experts if chosen else 0,
             experts_per_token=chosen if experts else 0,
             norm="rmsnorm",
@@ -114,7 +174,7 @@ def layout(config: Config, stored: Sequence[Stored]) -> Layout:
         ),
         notes=(
             f"model type {model_type} is none of Berth's families: its weights are exact (safetensors header), its"
-            f" cache and activations those of a plain decoder, {kv_heads} key-value heads of {head_dim} in every layer:"
-            " an assumption",
+            f" cache and activations those of a plain decoder, {cached}: an assumption",
+            *(("it reads more than text; what pictures or sound need beside its weights is not counted",) * several),
         ),
     )

@@ -73,4 +73,8 @@ def layout(config: Config) -> Layout:
             activation="silu",
             attention_dropout=probability(config, "attention_dropout"),
         ),
+        notes=(
+            "published with its experts in MXFP4 (--dtype mxfp4), which vLLM runs as they are; transformers does so"
+            " where the package 'kernels' is installed, and makes bf16 of them elsewhere",
+        ),
     )
