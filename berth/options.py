@@ -17,6 +17,13 @@ YesOption = Annotated[
 ]
 """Of a command that makes, moves or removes what may cost."""
 
+TestOption = Annotated[str, typer.Option("--test", help="A file for the test set, instead of a share.")]
+FormOption = Annotated[str, typer.Option("--form", help="auto, seq2seq, causal, chat or classification.")]
+ColumnOption = Annotated[
+    list[str] | None, typer.Option("--column", help="NAME=COLUMN where a column has another name; may be repeated.")
+]
+"""The last three: of commands that read a data set."""
+
 
 def sandbox_flag(sandbox: bool) -> str:
     """How a suggested `berth` command goes on: with ` --sandbox` where the one that suggests it was given that."""

@@ -32,8 +32,8 @@ def render(preview: Preview) -> str:
         f"<p>{escape(plan.settings.role)} in {escape(plan.region)}, planned {plan.made_at:%Y-%m-%d %H:%M} UTC.</p>",
         f"<p><strong>${cents(bill.per_month):,.2f}</strong> a month, ${bill.per_hour:,.4f} an hour while all runs; "
         f"at worst <strong>${cents(bill.worst_case):,.2f}</strong> {until}.</p>",
-        _list("Not allowed", [f"{v.rule}: {v.resource} {v.message}" for v in preview.refused], "bad"),
-        _list("To consider", [v.message for v in preview.violations if v.level == "advisory"]),
+        _list("Not allowed", [v.said for v in preview.refused], "bad"),
+        _list("To consider", [v.said for v in preview.violations if v.level == "advisory"]),
         _list("Warnings", plan.warnings),
         "<h2>Bill</h2>",
         _bill(preview),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import ColumnOption, FormOption, TestOption
 from berth.output import JsonOption, console, print_json, table
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ _FORMS = (
 )
 FileArgument = Annotated[str, typer.Argument(help="The data: a file, or a folder with train.*.", show_default=False)]
 ValidationOption = Annotated[str, typer.Option("--validation", help="A file for validation, instead of a share.")]
-TestOption = Annotated[str, typer.Option("--test", help="A file for the test set, instead of a share.")]
-FormOption = Annotated[str, typer.Option("--form", help="auto, seq2seq, causal, chat or classification.")]
-ColumnOption = Annotated[
-    list[str] | None, typer.Option("--column", help="NAME=COLUMN where a column has another name; may be repeated.")
-]
 SeedOption = Annotated[int, typer.Option("--seed", help="The seed of the split.")]
 ValidationShare = Annotated[float, typer.Option("--validation-share", help="Of the rows, to validate with.")]
 TestShare = Annotated[float, typer.Option("--test-share", help="Of the rows, to test with.")]

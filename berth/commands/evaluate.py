@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from berth.options import ColumnOption, FormOption, TestOption
 from berth.output import JsonOption, console, print_json, table
 
 _VERDICTS = {"better": "better", "worse": "worse", "no clear difference": "unclear"}
@@ -21,13 +22,11 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="The artifact or model to evaluate.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for predictions and report.")],
     data: Annotated[str, typer.Option("--data", help="A data set; none: what the artifact was trained with.")] = "",
-    test: Annotated[str, typer.Option("--test", help="A file for the test set, instead of a share.")] = "",
+    test: TestOption = "",
     split: Annotated[Path | None, typer.Option("--split", help="The file that keeps the split.")] = None,
     part: Annotated[str, typer.Option("--part", help="train, validation or test.")] = "test",
-    form: Annotated[str, typer.Option("--form", help="auto, seq2seq, causal, chat or classification.")] = "auto",
-    column: Annotated[
-        list[str] | None, typer.Option("--column", help="NAME=COLUMN where a column has another name; may be repeated.")
-    ] = None,
+    form: FormOption = "auto",
+    column: ColumnOption = None,
     base: Annotated[str, typer.Option("--base", help="The model beside it; none: without one.")] = "",
     prompt: Annotated[str, typer.Option("--prompt", help="What the model is given, with {input} in it.")] = "",
     output_tokens: Annotated[int, typer.Option("--output-tokens", min=1, help="Tokens of an answer at most.")] = 128,
@@ -44,7 +43,11 @@ def evaluate(
 ) -> None:
     """Answer a test set with a model and its base: metrics with confidence intervals, predictions to read."""
     from berth.runtime import needs_runtime
+    from sizing.errors import UserError
 
+    for option, given in (("--data", data), ("--test", test), ("--split", str(split or ""))):
+        if given and "://" not in given and not Path(given).expanduser().exists():
+            raise UserError(f"{option} {given} is no file here and no folder")
     needs_runtime("berth evaluate")
     from model_runtime.data.examples import column_names
     from model_runtime.errors import in_one_line

@@ -112,17 +112,11 @@ def usd(amount: Decimal | None) -> str:
     return "" if amount is None else f"${cents(amount):,.2f}"
 
 
-def broken(violation: Violation) -> str:
-    """The rule, whose resource breaks it, and what is wrong."""
-    whose = f"{violation.resource}: " if violation.resource else ""
-    return f"{violation.rule}: {whose}{violation.message}"
-
-
 def refusal(findings: Iterable[Finding], violations: Iterable[Violation]) -> None:
     """On stderr: the checks that fail, each with its fix, and the policies that refuse."""
     out = console(stderr=True)
     paragraph(out, "In the way", [f"{f.check}: {f.said}; {f.fix}" for f in findings])
-    paragraph(out, "Refused by policy", [broken(v) for v in violations])
+    paragraph(out, "Refused by policy", [v.said for v in violations])
 
 
 def usd_an_hour(amount: Decimal) -> str:

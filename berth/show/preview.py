@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from berth.output import console, table
-from berth.show.lifecycle import broken, moment, paragraph, usd
+from berth.show.lifecycle import moment, paragraph, usd
 from infra.bill.lines import cents
 from infra.lifecycle.engine import short_type
 
@@ -96,7 +96,7 @@ def _show_rest(found: Preview, out: Any) -> None:
     if found.compared:
         out.print(f"\nCompared: {found.compared}.", soft_wrap=True)
     paragraph(out, "Warnings", list(plan.warnings))
-    paragraph(out, "Refused by policy", [broken(v) for v in found.refused])
-    paragraph(out, "To consider", [broken(v) for v in found.violations if v.level == "advisory"])
+    paragraph(out, "Refused by policy", [v.said for v in found.refused])
+    paragraph(out, "To consider", [v.said for v in found.violations if v.level == "advisory"])
     if not found.refused:
         out.print("\nAll policies pass.")

@@ -23,6 +23,11 @@ class Violation:
     resource: str
     message: str
 
+    @property
+    def said(self) -> str:
+        """The rule, whose resource breaks it, and what is wrong."""
+        return ": ".join(filter(None, (self.rule, self.resource, self.message)))
+
     def to_json(self) -> dict[str, str | None]:
         return {"rule": self.rule, "level": self.level, "resource": self.resource or None, "message": self.message}
 
