@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,9 @@ from model_runtime.evaluation.bootstrap import DRAWS, LEVEL, Compared, compare
 from model_runtime.evaluation.predict import Answer, predict, target_losses
 from model_runtime.evaluation.scores import Score, label_scores, perplexity_score, text_scores
 from model_runtime.evaluation.signs import signs, summary
-from model_runtime.load import LoadOptions, load
+from model_runtime.load import LoadOptions, fetch, load
 from model_runtime.parameters import Sampling
+from model_runtime.progress import Lines
 
 PREDICTIONS, REPORT = "predictions.jsonl", "evaluation.json"
 FORMAT = "berth-evaluation/1"
@@ -80,6 +82,10 @@ def evaluate(location: str, out: Path, options: Options, *, say: Say | None = No
     prompt = options.prompt or str(subject.record.get("prompt") or "{input}")
     base = options.base or _own_base(subject, data)
     models = {"model": subject.model, **({"base": base} if base and base != "none" else {})}
+    # Hours of answers hang on these: a base that cannot be had and a place that cannot be written are said first.
+    check_writable(out)
+    for where in models.values():
+        fetch(where, progress=Lines(say))
     answers: dict[str, list[Answer]] = {}
     scores: dict[str, list[Score]] = {}
     for name, where in models.items():
@@ -112,6 +118,17 @@ def evaluate(location: str, out: Path, options: Options, *, say: Say | None = No
         _write_parquet(out / "predictions.parquet", rows)
     _write(out / REPORT, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `ModelError` where `folder` could not be made or written to; nothing is made."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ModelError(f"{folder} cannot be written: {place} is no folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ModelError(f"{folder} cannot be written: {place} may not be written to")
 
 
 def _own_base(subject: Subject, data: DataSet) -> str:

@@ -190,4 +190,16 @@ def test_a_mistake_is_one_line(
     ran = run_berth("evaluate", tiny("t5"), "--out", tmp_path / "e", "--output-tokens", "2", *more)
     assert ran.code == 2
     assert says in ran.err.splitlines()[-1]
+    assert "answers" not in ran.err  # said before a model has worked for it
     assert not (tmp_path / "e").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_a_model_is_loaded(
+    run_berth: Callable[..., Any], tiny: Any, tmp_path: Path
+) -> None:
+    data = runs.pairs(tmp_path / "d.jsonl")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    ran = run_berth("evaluate", tiny("t5"), "--out", tmp_path / "file" / "e", "--data", data)
+    assert ran.code == 2
+    assert ran.err.endswith(f"cannot be written: {tmp_path / 'file'} is no folder\n")
+    assert "loading" not in ran.err
