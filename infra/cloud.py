@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from infra.errors import one_line, refusal
+from infra.errors import explained, one_line, refusal
 from sizing.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ class AccountCloud:
 
     endpoint: str | None = None
 
-    def __init__(self, region: str) -> None:
+    def __init__(self, region: str, **config: Any) -> None:
+        """`config` goes over botocore's `Config` as it is here: how long is waited and how often is tried."""
         self.region = region
+        self._config = {"connect_timeout": ASK_SECONDS, "read_timeout": 60, "retries": {"max_attempts": 4}} | config
         self._clients: dict[str, Any] = {}
         self._session: Any = None
         self._account = ""
@@ -50,8 +52,7 @@ class AccountCloud:
 
         if service not in self._clients:
             self._session = self._session or boto3.session.Session(region_name=self.region)
-            config = Config(connect_timeout=ASK_SECONDS, read_timeout=60, retries={"max_attempts": 4})
-            self._clients[service] = self._session.client(service, config=config)
+            self._clients[service] = self._session.client(service, config=Config(**self._config))
         return self._clients[service]
 
     @property
@@ -88,11 +89,18 @@ def not_running() -> UserError:
 @contextmanager
 def asking_aws(what: str) -> Iterator[None]:
     """Turn what boto3 raises into one line, a `UserError`: "AWS refuses `what`: …"."""
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.exceptions import (  # noqa: PLC0415
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
 
     try:
         yield
     except ClientError as error:
         raise UserError(f"AWS refuses {what}: {refusal(error)[:300]}") from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise UserError(f"{what}: {explained(error, what, '')}, or try --sandbox") from error
     except BotoCoreError as error:
         raise UserError(f"{what}: AWS cannot be asked: {one_line(error, 300)}") from error

@@ -95,11 +95,13 @@ def _show_machine(out: Console, choice: Choice, chosen: Chosen) -> None:
         first = f", first token after {chosen.speed.first_token.likely:.2g} s" if work.output_tokens else ""
         folded(out, f"{what} ({tokens}) takes {seconds(chosen.speed.total)}{first}{out_rate}")
     if choice.workload.requests_per_day is not None and serving.requests_per_s_per_host is not None:
+        mean = choice.workload.requests_per_day / choice.workload.hours_per_day
+        peak = mean * choice.workload.peak_factor
         folded(
             out,
             f"{whole(choice.workload.requests_per_day)} requests a day over {choice.workload.hours_per_day:g} hours, "
-            f"peak {choice.workload.peak_factor:g} × the mean; a host is planned for "
-            f"{serving.requests_per_s_per_host * 3600:,.0f} an hour",
+            f"{peak:,.0f} in the busiest hour ({choice.workload.peak_factor:g} × the mean); with larger batches a host "
+            f"carries up to {serving.requests_per_s_per_host * 3600:,.0f} an hour",
         )
     for note in choice.notes:
         folded(out, note)

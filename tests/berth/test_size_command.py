@@ -100,6 +100,9 @@ def test_a_load_is_carried_within_its_latency(run_berth: Run) -> None:
     assert carried >= found["throughput"]["peak_requests_per_s"] == pytest.approx(100_000 / (12 * 3600) * 2)
     assert found["throughput"]["speed"]["latency_s"]["likely"] <= 8
     assert found["costs"]["rare_use"]["ways"]
+    said = " ".join(run_berth("size", "google/flan-t5-xl", *flags).out.split())
+    assert "100,000 requests a day over 12 hours, 16,667 in the busiest hour (2 × the mean)" in said
+    assert f"a host carries up to {found['throughput']['requests_per_s_per_host'] * 3600:,.0f} an hour" in said
 
 
 def test_without_a_model_the_smallest_that_suits_the_task_is_picked_and_said(run_berth: Run) -> None:
