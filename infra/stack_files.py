@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -19,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from infra.settings import PROJECT, Keys, MachineSettings, Settings, read_settings
 from sizing.errors import UserError, unknown
+from sizing.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 """Berth's own project; a person's is the folder that holds their `Pulumi.yaml`."""
@@ -139,18 +137,9 @@ def plain(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file whole or leave it as it was."""
+    """Replace the file whole or leave it as it was; its folder is made. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+    write_whole(path, text.encode())
 
 
 def dump_yaml(document: Any) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from sizing.errors import UserError
+from sizing.files import write_whole
 
 
 def keep(*sources: Path, output: Path | None) -> None:
@@ -18,16 +17,6 @@ def keep(*sources: Path, output: Path | None) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` first, then put it in its place. Raises `UserError` where that cannot be done."""
     try:
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        write_whole(path, text.encode("utf-8", "replace"))
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(draft).chmod(0o666 & ~umask)
-        Path(draft).replace(path)
-    except OSError as error:
-        Path(draft).unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

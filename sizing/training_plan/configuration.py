@@ -6,12 +6,11 @@ They hold the plan's numbers and are used as they are: `accelerate launch --conf
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from sizing.errors import UserError
+from sizing.files import write_whole
 from sizing.memory.training.sharding import MAX_LIVE, REUSE_DISTANCE, Buckets
 from sizing.memory.training.trained import lora_targets
 from sizing.memory.training.weights import base_dtype
@@ -238,15 +237,7 @@ def write_configuration(folder: Path, files: dict[str, Any]) -> tuple[Path, ...]
 
 
 def _write(path: Path, text: str) -> Path:
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except OSError:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode())
     return path
 
 
