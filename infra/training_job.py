@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from infra import metrics
 from infra.durations import parse_duration
 from infra.settings import AUTO, TrainingSettings
-from model_runtime.errors import ModelError
+from model_runtime.errors import in_one_line
 from model_runtime.handler.bundle import Bundle
 from model_runtime.training.bundle import DATA, MODEL, OUTPUT, write_training_bundle
 from model_runtime.training.settings import settings_from
@@ -278,10 +278,8 @@ def finetune_settings(file: StackFile, plan: Plan, context: Context, plan_folder
         "instance_type": plan.instance.name,
         "usd_per_hour": plan.usd_per_hour,
     }
-    try:
+    with in_one_line():
         settings_from(found, f"stack {file.name}")
-    except ModelError as error:
-        raise UserError(str(error)) from error
     return found
 
 
@@ -295,14 +293,11 @@ def write_bundle(file: StackFile, context: Context, target: Path) -> Bundle:
     if context.model is None:
         raise TypeError(f"{context.stack} has no model")
     plan = recorded_plan(settings, context.region, context.model, context.hardware)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, in_one_line():
         folder = Path(place) / "plan"
         write_configuration(folder, plan_files(settings, plan, context.model))
-        try:
-            values = finetune_settings(replace(file, settings=settings), plan, context, str(folder))
-            return write_training_bundle(target, settings_from(values, f"stack {file.name}"))
-        except ModelError as error:
-            raise UserError(str(error)) from error
+        values = finetune_settings(replace(file, settings=settings), plan, context, str(folder))
+        return write_training_bundle(target, settings_from(values, f"stack {file.name}"))
 
 
 def _training(settings: Any) -> TrainingSettings:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from infra.errors import code_of, one_line
 from model_runtime.artifacts import Verified, verify
-from model_runtime.errors import ModelError
+from model_runtime.errors import in_one_line
 from model_runtime.fetch import split_s3
 from sizing.errors import UserError
 
@@ -101,10 +101,8 @@ class BucketPlace:
 
 
 def _verified(location: str, client: Any, sizes_only: bool) -> Verified:
-    try:
+    with in_one_line():
         return verify(location, client=client, sizes_only=sizes_only)
-    except ModelError as error:
-        raise UserError(str(error)) from error
 
 
 def reach_aws(sandbox: bool) -> Callable[[str], tuple[str, Any]]:

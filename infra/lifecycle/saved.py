@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.durations import parse_instant
 from infra.errors import one_line
 from model_runtime.artifacts import Verified, verify
-from model_runtime.errors import ModelError
+from model_runtime.errors import ModelError, in_one_line
 from model_runtime.fetch import split_s3
 from model_runtime.manifest import NAME
 from model_runtime.watch.status import Status, read_status
@@ -64,10 +64,8 @@ def node_uris(uri: str, nodes: int) -> tuple[str, ...]:
 
 def status_of(uri: str, client: Any) -> Status | None:
     """The watchdog's last word under a run's prefix, None before the first. Raises `UserError`."""
-    try:
+    with in_one_line():
         return read_status(uri, client=client)
-    except ModelError as error:
-        raise UserError(str(error)) from error
 
 
 def saved_under(uri: str, client: Any, status: Status | None = None) -> Saved:

@@ -29,7 +29,7 @@ from infra.resource_types import INSTANCE
 from infra.stack_files import record, stack_path
 from infra.steps import Tell, silent
 from model_runtime.artifacts import upload
-from model_runtime.errors import ModelError
+from model_runtime.errors import in_one_line
 from sizing.errors import UserError
 
 STEPS = ("shared stack", "data", "bundle", "settings", "note", "stack", "machines")
@@ -122,10 +122,8 @@ def _told(error: UpFailedError, stack: str, desk: Desk) -> UserError:
 
 
 def _send(folder: Path, uri: str, client: Any, desk: Desk) -> None:
-    try:
+    with in_one_line():
         upload(folder, uri, client=client, wait=desk.wait)
-    except ModelError as error:
-        raise UserError(str(error)) from error
 
 
 def begun(prepared: Prepared, desk: Desk) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.cloud import sandbox_aws
+from infra.lifecycle.down import users_of
 from infra.lifecycle.engine import Removal, Resource
 from infra.lifecycle.pulumi_engine import PulumiEngine, sandbox_engine
 from infra.new_stack import record_choice
@@ -58,8 +59,7 @@ class Trial:
 
     def take_down(self, stack: str, tell: Tell = silent) -> Removal:
         """Remove what the engine's state of the stack holds. Raises `UserError` where another stack uses it."""
-        users = [r.name for r in self.records() if r.uses == stack and r.name != stack]
-        if users:
+        if users := users_of(stack, self.engine):
             raise UserError(f"stack {stack} is used by {', '.join(users)}; take that down first")
         return self.engine.destroy(stack, tell)
 

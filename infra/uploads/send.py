@@ -13,7 +13,7 @@ from infra.stack_files import load_yaml, record
 from infra.uploads.content import StackBundle
 from infra.uploads.place import Artifacts
 from model_runtime.artifacts import upload
-from model_runtime.errors import ModelError
+from model_runtime.errors import ModelError, in_one_line
 from model_runtime.fetch import split_s3, wanted_files
 from model_runtime.manifest import NAME, Entry, check_folder, parse_manifest, sha256_of, write_manifest
 from sizing.errors import UserError
@@ -47,15 +47,13 @@ def send_model(artifacts: Artifacts, folder: Path) -> Sent:
     A folder that has a manifest, as an artifact of fine-tuning has, is checked against it and goes up as it is. Another
     one is left as it is: its files and a manifest made for them go up. Raises `UserError`.
     """
-    try:
+    with in_one_line():
         if (folder / NAME).is_file():
             check_folder(folder)
             sent = _send(folder, artifacts.model_uri, artifacts.client)
         else:
             with tempfile.TemporaryDirectory(prefix="berth-model-") as place:
                 sent = _send(_linked(folder, Path(place)), artifacts.model_uri, artifacts.client)
-    except ModelError as error:
-        raise UserError(str(error)) from error
     _record(artifacts, "artifact_manifest_sha256", sent.manifest_sha256)
     return sent
 
