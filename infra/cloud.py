@@ -41,7 +41,8 @@ class AccountCloud:
     def __init__(self, region: str, **config: Any) -> None:
         """`config` goes over botocore's `Config` as it is here: how long is waited and how often is tried."""
         self.region = region
-        self._config = {"connect_timeout": ASK_SECONDS, "read_timeout": 60, "retries": {"max_attempts": 4}} | config
+        usual: dict[str, Any] = {"connect_timeout": ASK_SECONDS, "read_timeout": 60, "retries": {"max_attempts": 4}}
+        self._config = usual | config
         self._clients: dict[str, Any] = {}
         self._session: Any = None
         self._account = ""

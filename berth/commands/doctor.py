@@ -16,7 +16,6 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 NOT_READY = 3
 """Exit code where a check fails."""
-_ASK_SECONDS = 10
 
 
 @app.command(epilog="Ends with exit code 3 where a check fails. Nothing is changed.")
@@ -44,20 +43,12 @@ def doctor(
 
 def _surroundings(region: str) -> Surroundings:
     import os
-    from typing import Any
 
-    import boto3
-    from botocore.config import Config
-
+    from infra.cloud import ASK_SECONDS, AccountCloud
     from infra.doctor.finding import Surroundings, run_command
 
-    session = boto3.session.Session(region_name=region)
-    config = Config(connect_timeout=_ASK_SECONDS, read_timeout=_ASK_SECONDS, retries={"max_attempts": 2})
-
-    def client(service: str) -> Any:
-        return session.client(service, config=config)  # type: ignore[call-overload]
-
-    return Surroundings(client, run_command, os.environ)
+    account = AccountCloud(region, read_timeout=ASK_SECONDS, retries={"max_attempts": 2})
+    return Surroundings(account.client, run_command, os.environ)
 
 
 def _show(findings: list[Finding]) -> None:

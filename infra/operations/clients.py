@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3.session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
-from infra.cloud import cloud_for
+from infra.cloud import AccountCloud, cloud_for
 from infra.errors import explained, is_absent
 from sizing.errors import UserError
 
@@ -26,15 +24,12 @@ def clients_for(region: str, sandbox: bool) -> Client:
 
 def account_clients(region: str) -> Client:
     """Clients with the person's own credentials. Makes no request yet."""
-    session = boto3.session.Session(region_name=region)
-    config = Config(
-        connect_timeout=_ASK_SECONDS, read_timeout=60, retries={"mode": "standard", "max_attempts": 5},
-        max_pool_connections=16,
-    )  # fmt: skip
+    retries = {"mode": "standard", "max_attempts": 5}
+    cloud = AccountCloud(region, connect_timeout=_ASK_SECONDS, retries=retries, max_pool_connections=16)
 
     def client(service: str) -> Any:
         with asking(f"the {service} client", region):
-            return session.client(service, config=config)  # type: ignore[call-overload]
+            return cloud.client(service)
 
     return client
 
