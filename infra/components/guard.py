@@ -86,17 +86,21 @@ class Notice(Component):
 
 @dataclass(frozen=True, slots=True)
 class ExpiryArgs:
-    """What is called at the expiry: `service:action` of the SDK, its input, and the permission that it takes."""
+    """What is called at the expiry: `service:action` of the SDK, its input, and the permission that it takes.
+
+    With several inputs each is a call of its own: AWS refuses a call as a whole for the sake of one machine that it
+    knows no more, and the others would live on (Amazon EC2 API reference, TerminateInstances).
+    """
 
     call: str
-    input: pulumi.Input[str]
+    inputs: Sequence[pulumi.Input[str]]
     actions: Sequence[str]
     resources: Sequence[pulumi.Input[str]]
 
 
 class Expiry(Component):
-    """One schedule, once, when the stack's machines must be gone; its role can end what carries the stack's tag and
-    nothing else."""
+    """Schedules, once, when the stack's machines must be gone, one a call; their role can end what carries the stack's
+    tag and nothing else."""
 
     def __init__(self, name: str, context: Context, args: ExpiryArgs) -> None:
         super().__init__("Expiry", name, context)
@@ -104,21 +108,22 @@ class Expiry(Component):
             raise ValueError(f"{context.stack} never expires")
         moment = schedule_at(context.settings, context.expires_at)
         role = scheduler_role(self, name, args.actions, args.resources)
-        aws.scheduler.Schedule(
-            f"{name}-at",
-            description=f"Ends {context.stack}",
-            schedule_expression=once_at(moment),
-            schedule_expression_timezone="UTC",
-            flexible_time_window={"mode": "OFF"},
-            action_after_completion="DELETE",
-            target={
-                "arn": f"arn:{context.partition}:scheduler:::aws-sdk:{args.call}",
-                "role_arn": role.arn,
-                "input": args.input,
-                "retry_policy": {"maximum_retry_attempts": 185, "maximum_event_age_in_seconds": 86_400},
-            },
-            opts=self.child(),
-        )
+        for number, given in enumerate(args.inputs):
+            aws.scheduler.Schedule(
+                f"{name}-at" + (f"-{number}" if number else ""),
+                description=f"Ends {context.stack}",
+                schedule_expression=once_at(moment),
+                schedule_expression_timezone="UTC",
+                flexible_time_window={"mode": "OFF"},
+                action_after_completion="DELETE",
+                target={
+                    "arn": f"arn:{context.partition}:scheduler:::aws-sdk:{args.call}",
+                    "role_arn": role.arn,
+                    "input": given,
+                    "retry_policy": {"maximum_retry_attempts": 185, "maximum_event_age_in_seconds": 86_400},
+                },
+                opts=self.child(),
+            )
         self.register_outputs({})
 
 

@@ -24,7 +24,7 @@ from infra.instances import tags_of
 from infra.inventory import Found, standing
 from infra.lifecycle.engine import Engine
 from infra.lifecycle.interlock import expiry_of
-from infra.lifecycle.layers import Layer, agree, expiry_schedule, layers_of, living
+from infra.lifecycle.layers import Layer, agree, expiry_schedules, layers_of, living
 from infra.plan import plan_stack
 from infra.resolve import now
 from infra.settings import MachineSettings, TrainingSettings
@@ -197,11 +197,12 @@ def _update(cloud: Cloud, schedule: Mapping[str, Any], **changed: Any) -> None:
 
 
 def _schedule(found: Extension, cloud: Cloud) -> None:
-    schedule = expiry_schedule(found.file.name, cloud)
-    if schedule is None:
+    schedules = expiry_schedules(found.file.name, cloud)
+    if not schedules:
         raise UserError(f"the schedule of {found.file.name} is gone; `berth up {found.file.name}` makes it anew")
     moment = schedule_at(found.file.settings, found.later)
-    _update(cloud, schedule, ScheduleExpression=once_at(moment), ScheduleExpressionTimezone="UTC")
+    for schedule in schedules:
+        _update(cloud, schedule, ScheduleExpression=once_at(moment), ScheduleExpressionTimezone="UTC")
 
 
 def _hours(found: Extension, cloud: Cloud) -> None:

@@ -43,9 +43,8 @@ def layers_of(file: StackFile, cloud: Cloud) -> tuple[Layer, ...]:
     if settings.expiry is not None:
         found.append(Layer("stack file", file.path.name, settings.expiry))
     with asking_aws(f"to look at what ends {file.name}"):
-        schedule = expiry_schedule(file.name, cloud)
-        if schedule is not None:
-            offset = schedule_at(settings, datetime(2000, 1, 1, tzinfo=UTC)) - datetime(2000, 1, 1, tzinfo=UTC)
+        offset = schedule_at(settings, datetime(2000, 1, 1, tzinfo=UTC)) - datetime(2000, 1, 1, tzinfo=UTC)
+        for schedule in expiry_schedules(file.name, cloud):
             moment = scheduled(schedule)
             if moment is not None:
                 found.append(Layer("schedule", str(schedule["Name"]), moment - offset))
@@ -64,16 +63,15 @@ def agree(layers: tuple[Layer, ...]) -> bool:
     return not moments or max(moments) - min(moments) < timedelta(minutes=1)
 
 
-def expiry_schedule(stack: str, cloud: Cloud) -> Mapping[str, Any] | None:
-    """The stack's schedule as EventBridge Scheduler has it; None where it has fired, and so is gone."""
-    client = cloud.client("scheduler")
-    wanted = re.compile(rf"{re.escape(stack)}-expiry-at-[0-9a-f]{{7}}")
+def expiry_schedules(stack: str, cloud: Cloud) -> list[Mapping[str, Any]]:
+    """The stack's schedules as EventBridge Scheduler has them, one a training node; those that have fired are gone."""
+    client, found = cloud.client("scheduler"), []
+    wanted = re.compile(rf"{re.escape(stack)}-expiry-at(-\d+)?-[0-9a-f]{{7}}")
     for page in client.get_paginator("list_schedules").paginate(NamePrefix=f"{stack}-expiry-at-"):
         for entry in page["Schedules"]:
             if wanted.fullmatch(entry["Name"]):
-                found: Mapping[str, Any] = client.get_schedule(Name=entry["Name"], GroupName=entry["GroupName"])
-                return found
-    return None
+                found.append(client.get_schedule(Name=entry["Name"], GroupName=entry["GroupName"]))
+    return found
 
 
 def scheduled(schedule: Mapping[str, Any]) -> datetime | None:

@@ -86,7 +86,7 @@ def declare(context: Context) -> dict[str, Any]:
             context,
             ExpiryArgs(
                 "sagemaker:deleteEndpoint",
-                pulumi.Output.json_dumps({"EndpointName": endpoint.endpoint.name}),
+                [pulumi.Output.json_dumps({"EndpointName": endpoint.endpoint.name})],
                 ["sagemaker:DeleteEndpoint"],
                 [endpoint.endpoint.arn],
             ),

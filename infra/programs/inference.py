@@ -101,7 +101,7 @@ def declare(context: Context) -> dict[str, Any]:
         url: pulumi.Input[str] = balancer.url
         end = ExpiryArgs(
             "autoscaling:deleteAutoScalingGroup",
-            pulumi.Output.json_dumps({"AutoScalingGroupName": group.group.name, "ForceDelete": True}),
+            [pulumi.Output.json_dumps({"AutoScalingGroupName": group.group.name, "ForceDelete": True})],
             ["autoscaling:DeleteAutoScalingGroup"],
             [context.arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{group_name(context)}")],
         )
@@ -124,7 +124,7 @@ def declare(context: Context) -> dict[str, Any]:
         own = {"feedback_url": host.feedback_url} if settings.feedback else {}
         end = ExpiryArgs(
             "ec2:terminateInstances",
-            pulumi.Output.json_dumps({"InstanceIds": [host.instance.id]}),
+            [pulumi.Output.json_dumps({"InstanceIds": [host.instance.id]})],
             ["ec2:TerminateInstances"],
             [context.arn("ec2", "instance/*")],
         )

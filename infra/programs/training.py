@@ -97,7 +97,7 @@ def declare(context: Context) -> dict[str, Any]:
         context,
         ExpiryArgs(
             "ec2:terminateInstances",
-            pulumi.Output.json_dumps({"InstanceIds": [i.id for i in nodes.instances]}),
+            [pulumi.Output.json_dumps({"InstanceIds": [i.id]}) for i in nodes.instances],
             ["ec2:TerminateInstances"],
             [context.arn("ec2", "instance/*")],
         ),

@@ -65,9 +65,9 @@ class World:
         )  # fmt: skip
         return str(found["Instances"][0]["InstanceId"])
 
-    def schedule(self, stack: str, at: datetime) -> str:
-        """A schedule that ends `stack`, under the name that its program gives it."""
-        name = f"{stack}-expiry-at-0a1b2c3"
+    def schedule(self, stack: str, at: datetime, node: int = 0) -> str:
+        """A schedule that ends a machine of `stack`, under the name that its program gives it."""
+        name = f"{stack}-expiry-at{f'-{node}' if node else ''}-0a1b2c3"
         self.aws.client("scheduler").create_schedule(
             Name=name, ScheduleExpression=f"at({at:%Y-%m-%dT%H:%M:%S})", ScheduleExpressionTimezone="UTC",
             FlexibleTimeWindow={"Mode": "OFF"}, ActionAfterCompletion="DELETE", Description=f"Ends {stack}",

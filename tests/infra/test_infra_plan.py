@@ -296,6 +296,10 @@ def test_several_training_nodes_share_efa_a_placement_group_and_a_name(project: 
         sum(r.get("ipProtocol") == "-1" and r["referencedSecurityGroupId"] == r["securityGroupId"] for r in rules) == 2
     )
     assert one(plan, "aws:route53/record:Record").inputs["name"] == "node-0.trial.berth.internal"
+    # One call for both would be refused as a whole once EC2 has forgotten one of them.
+    calls = [json.loads(s.inputs["target"]["input"]) for s in plan.of_type("aws:scheduler/schedule:Schedule")]
+    assert [len(call["InstanceIds"]) for call in calls] == [1, 1]
+    assert len({call["InstanceIds"][0] for call in calls}) == 2
 
 
 def test_a_capacity_block_is_named_to_the_machine(project: Project) -> None:

@@ -81,6 +81,17 @@ def test_what_breaks_leaves_the_earlier_moment_in_force_and_the_same_command_com
     assert set(moments(world).values()) == {found.later}
 
 
+def test_the_schedule_of_every_node_moves(world: World, machine: str) -> None:
+    world.schedule("run", IN_FORCE + SCHEDULE_AFTER_EXPIRY, node=1)
+    world.schedule("run-2", IN_FORCE + SCHEDULE_AFTER_EXPIRY)  # another stack's
+    found = plan_extension("run", "2h", world.project.root, world.aws)
+    schedules = {x.id for x in found.layers if x.kind == "schedule"}
+    assert schedules == {"run-expiry-at-0a1b2c3", "run-expiry-at-1-0a1b2c3"}
+    assert [m.problem for m in extend(found, world.aws)] == [""] * 5
+    after = layers_of(read_stack("run", world.project.root), world.aws)
+    assert {(x.kind, x.at) for x in after} == {(k, found.later) for k in ("stack file", "schedule", "machine")}
+
+
 def test_the_budget_of_a_run_counts_from_the_start_of_its_machines(world: World) -> None:
     world.project.write("run", {**RUN, "expires_at": write_instant(IN_FORCE), "budget_per_run": 4})
     world.schedule("run", IN_FORCE + SCHEDULE_AFTER_EXPIRY)
