@@ -255,21 +255,24 @@ class PulumiEngine:
         found = [r for r in state.get("resources", []) if _of_cloud(r)]
         created = sorted(str(r["created"]) for r in found if r.get("created"))
         changed = sorted(str(r.get("modified") or r["created"]) for r in found if r.get("created"))
-        busy = self._lock(stack) or ("another update" if in_progress else "")
+        locks = self._locks(stack)
+        busy = next((told for told, living in locks if living), "another update" if in_progress and not locks else "")
         with self._asking(stack, _Heard()):
             history = auto.Stack.select(stack, self.workspace).history(page_size=1, page=1)
-        whole = not history or history[0].result == "succeeded"
+        # An update is in the history from its end on; a command that was killed leaves its lock, in files at least.
+        whole = (history[0].result == "succeeded" if history else not found) and not locks
         region = next((str(r["outputs"]["region"]) for r in found if (r.get("outputs") or {}).get("region")), "")
         return StackSummary(
             stack, region, _second(created[0]) if created else "", _second(changed[-1]) if changed else "",
             len(found), whole and not state.get("pending_operations") and not busy, busy,
         )  # fmt: skip
 
-    def _lock(self, stack: str) -> str:
-        """Who holds the stack in a backend of files; empty for nobody, for the dead, and for another backend."""
+    def _locks(self, stack: str) -> list[tuple[str, bool]]:
+        """Who holds the stack in a backend of files, and whether that process lives; none of another backend."""
         url = urlsplit(self._environment.get("PULUMI_BACKEND_URL") or os.environ.get("PULUMI_BACKEND_URL", ""))
         if url.scheme != "file" or not url.path.startswith("/"):
-            return ""
+            return []
+        found = []
         folder = Path(unquote(url.path)) / ".pulumi" / "locks" / "organization" / PROJECT / stack
         for path in sorted(folder.glob("*.json")):
             try:
@@ -277,9 +280,9 @@ class PulumiEngine:
             except (OSError, ValueError):
                 continue
             host, pid = str(told.get("hostname", "")), int(told.get("pid", 0))
-            if host != socket.gethostname() or alive(pid):
-                return f"{told.get('username')} on {host} (process {pid}) since {told.get('timestamp')}"
-        return ""
+            who = f"{told.get('username')} on {host} (process {pid}) since {told.get('timestamp')}"
+            found.append((who, host != socket.gethostname() or alive(pid)))
+        return found
 
     def _unprotect(self, stack: str, found: tuple[Resource, ...]) -> int:
         """A sandbox holds nothing of worth: its buckets are emptied, and nothing is protected or retained there."""
