@@ -11,8 +11,8 @@ RUNNING = ("pending", "running")
 STANDING = (*RUNNING, "stopping", "stopped")
 """States of an instance that has not ended: it can run, or run again."""
 ENDED = ("shutting-down", "terminated")
-_ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
-"""In `StateTransitionReason`: "User initiated (2026-11-24 08:00:00 GMT)"."""
+_TRANSITION = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+"""The moment in `StateTransitionReason`: "User initiated (2026-11-24 08:00:00 GMT)"."""
 
 Instance = Mapping[str, Any]
 """An entry of EC2's `DescribeInstances`."""
@@ -48,7 +48,7 @@ def tags_of(instance: Instance) -> dict[str, str]:
 
 def ended_at(instance: Instance) -> datetime | None:
     """When EC2 took an instance out of service, by its own words; None where it has none."""
-    found = _ENDED.search(str(instance.get("StateTransitionReason", "")))
+    found = _TRANSITION.search(str(instance.get("StateTransitionReason", "")))
     return datetime.fromisoformat(found[1]).replace(tzinfo=UTC) if found else None
 
 
