@@ -29,6 +29,7 @@ from infra.sandbox.node_logs import Shipper
 from infra.sandbox.node_metadata import serve
 from infra.sandbox.node_process import alone, kill_marked, spawn
 from infra.stack_files import write_text
+from model_runtime.fetch import split_s3
 from model_runtime.watch.job import SupervisedJob, alive, started
 from model_runtime.watchdog import place
 from sizing.errors import UserError
@@ -208,11 +209,11 @@ class Machine:
             return self._expires
 
     def _leave_log(self, environment: Mapping[str, str]) -> None:
-        uri = place(environment).removeprefix("s3://")
+        uri = place(environment)
         if not uri:
             return
-        bucket, _, prefix = uri.partition("/")
-        key = f"{prefix}/logs/{self.config.instance}/berth.log"
+        bucket, prefix = split_s3(uri)
+        key = f"{prefix}logs/{self.config.instance}/berth.log"
         try:
             self.aws.client("s3").put_object(Bucket=bucket, Key=key, Body=(self.folder / "berth.log").read_bytes())
         except (ClientError, BotoCoreError, OSError) as error:
