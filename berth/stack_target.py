@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from infra.cloud import Cloud
     from infra.lifecycle.engine import Engine, Resource
     from infra.stack_files import StackFile
-    from model_runtime.verify.run import Stack
+    from model_runtime.verify.plan import Stack
 
 CONNECT_SECONDS = 4.0
 LOCAL_PORT = 8080
@@ -61,7 +61,7 @@ def find_target(
     the command that makes a way to it.
     """
     from infra.settings import EndpointSettings, InferenceSettings, ServiceSettings
-    from model_runtime.verify.run import Stack
+    from model_runtime.verify.plan import Stack
 
     settings, name = file.settings, file.name
     if not isinstance(settings, ServiceSettings):

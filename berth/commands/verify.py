@@ -90,7 +90,7 @@ def verify(
     from berth.show.progress import progress
     from model_runtime.errors import ModelError
     from model_runtime.verify.measurement import write_measurement
-    from model_runtime.verify.run import Plan
+    from model_runtime.verify.plan import Plan
     from model_runtime.verify.run import verify as measure
 
     overrides = {"dtype": dtype, "quantize": quantize, "batch_size": batch_size, "max_output_tokens": None}

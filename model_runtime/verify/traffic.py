@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
@@ -11,11 +11,9 @@ from model_runtime.errors import ModelError
 from model_runtime.progress import Progress
 from model_runtime.verify.client import Sample
 from model_runtime.verify.loadgen import Load, client_for, closed_loop, open_loop
+from model_runtime.verify.plan import Plan
 from model_runtime.verify.stats import spread
 from model_runtime.verify.workload import VerifyWorkload
-
-if TYPE_CHECKING:
-    from model_runtime.verify.run import Plan
 
 RISES = 1.05
 """Throughput that rises less than this from one concurrency to the double no longer rises."""

@@ -39,8 +39,9 @@ from model_runtime.verify.estimate import compare, estimate_for
 from model_runtime.verify.largest import largest_batch
 from model_runtime.verify.loadgen import Load, client_for, closed_loop, open_loop
 from model_runtime.verify.measurement import command_line, read_measurement, write_measurement
+from model_runtime.verify.plan import Plan
 from model_runtime.verify.probe import run_batch
-from model_runtime.verify.run import Plan, verify
+from model_runtime.verify.run import verify
 from model_runtime.verify.start import PARTS, caches, forget_cached, start_up_of
 from model_runtime.verify.stats import percentile, spread
 from model_runtime.verify.verdicts import verdicts

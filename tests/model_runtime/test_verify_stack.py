@@ -27,7 +27,8 @@ from model_runtime.handler.settings import ServingSettings
 from model_runtime.load import LoadOptions, load
 from model_runtime.progress import Lines
 from model_runtime.server.app import Server
-from model_runtime.verify.run import Plan, Stack, verify
+from model_runtime.verify.plan import Plan, Stack
+from model_runtime.verify.run import verify
 from model_runtime.verify.sagemaker import EndpointTransport, runtime_client
 from sizing.errors import UserError
 from tests.infra.infra_projects import ENDPOINT, INFERENCE, SHARED, TRAINING, Project
