@@ -57,12 +57,23 @@ FAMILIES: tuple[tuple[str, int], ...] = (
     ("Qwen/Qwen3-8B", 0),
     ("google/gemma-2b", 0),
     ("google/gemma-3-1b-it", 0),
+    ("Qwen/Qwen3-30B-A3B", 0),
+    ("openai/gpt-oss-20b", 0),
+    ("bigcode/starcoder", 0),
+    ("facebook/blenderbot-400M-distill", 64),
+    ("Helsinki-NLP/opus-mt-en-de", 64),
 )
 LAYERS = 3
 """Of each stack in the sweep; layers are alike, so more of them only take longer."""
 ALONE = (("full", "pure-bf16", "eager"), ("lora", "pure-bf16", "eager"), ("lora", "bf16", "sdpa"))
 """Runs that are played with a single sequence, too: attention keeps views of it."""
-NO_SDPA = ("bigscience/bloom-560m", "mosaicml/mpt-7b", "microsoft/deberta-v3-base", "EleutherAI/gpt-j-6b")
+NO_SDPA = (
+    "bigscience/bloom-560m",
+    "mosaicml/mpt-7b",
+    "microsoft/deberta-v3-base",
+    "EleutherAI/gpt-j-6b",
+    "openai/gpt-oss-20b",
+)
 NO_FAKE = ("microsoft/deberta-v3-base",)
 """Its forward pass asks for values that a fake tensor has not."""
 

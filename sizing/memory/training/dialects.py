@@ -167,6 +167,13 @@ _DIALECTS: dict[str, Dialect] = {
         softmax="same",
         embedding_dropout=True,
     ),
+    "gpt_bigcode": Dialect(
+        qkv=("attn.c_attn",),
+        out="attn.c_proj",
+        up="mlp.c_fc",
+        down="mlp.c_proj",
+        embedding_dropout=True,
+    ),
     "gptj": Dialect(
         block="parallel",
         two_norms=False,
@@ -223,6 +230,9 @@ _DIALECTS: dict[str, Dialect] = {
     "bart": _BART,
     "mbart": replace(_BART, block="pre", final_norm=True),
     "pegasus": replace(_BART, block="pre", final_norm=True, embedding_norm=False),
+    "blenderbot": replace(_BART, block="pre", final_norm=True, embedding_norm=False),
+    "m2m_100": replace(_BART, block="pre", final_norm=True, embedding_norm=False, logits_bias=False),
+    "marian": replace(_BART, embedding_norm=False),
     "bert": replace(_BERT, pooled=True),
     "roberta": _BERT,
     "xlm-roberta": _BERT,

@@ -29,7 +29,8 @@ def layout(config: Config) -> Layout:
     vocab = positive_int(config, "vocab_size")
     ff = positive_int(config, "n_inner", default=4 * hidden)
     head_dim = head_dim_of({}, hidden, heads)
-    multi_query = config.get("model_type") == "gpt_bigcode" and flag(config, "multi_query", True)
+    bigcode = config.get("model_type") == "gpt_bigcode"
+    multi_query = bigcode and flag(config, "multi_query", True)
     kv_heads = 1 if multi_query else heads
     tied = flag(config, "tie_word_embeddings", True)
 
@@ -61,7 +62,7 @@ def layout(config: Config) -> Layout:
             gated=False,
             attention=(AttentionLayers(layers, kv_heads, head_dim, head_dim),),
             position="learned",
-            activation=text(config, "activation_function", "gelu_new"),
+            activation=text(config, "activation_function", "gelu_pytorch_tanh" if bigcode else "gelu_new"),
             dropout=probability(config, "resid_pdrop", default=0.1),
             attention_dropout=probability(config, "attn_pdrop", default=0.1),
         ),
