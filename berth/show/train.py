@@ -10,6 +10,7 @@ import typer
 
 from berth.output import console
 from berth.show.lifecycle import lasting, moment, usd
+from sizing.units import gib
 
 if TYPE_CHECKING:
     from infra.lifecycle.final_bill import FinalBill
@@ -124,7 +125,7 @@ def numbers(look: Look) -> list[tuple[str, str]]:
         if look.evaluation is not None:
             found.append(("validation loss", f"{float(look.evaluation['loss']):.4f}"))
         found.append(("tokens/s", f"{float(train['tokens_per_s']):,.0f}"))
-        found.append(("memory", f"{float(train['memory_bytes']) / 2**30:.2f} GiB"))
+        found.append(("memory", gib(float(train["memory_bytes"]))))
     found.append(("spent", "unpriced" if look.usd is None else usd(look.usd)))
     if look.left_s is not None:
         found.append(("left", _seconds(look.left_s)))
@@ -183,7 +184,7 @@ def show_bill(bill: FinalBill, *, sandbox: bool) -> None:
     for entry in bill.notes:
         out.print(f"Note: {entry}", soft_wrap=True)
     month = "unpriced" if bill.kept_usd_per_month is None else f"{usd(bill.kept_usd_per_month)} a month"
-    out.print(f"Kept in S3: {bill.kept_bytes / 2**30:.2f} GiB, {month} until it is deleted")
+    out.print(f"Kept in S3: {gib(bill.kept_bytes)}, {month} until it is deleted")
 
 
 def next_commands(end: End, option: str) -> list[str]:
