@@ -45,6 +45,8 @@ class Dialect:
     """Keys and values are expanded to all heads before the rotation (Falcon's newer models)."""
     copies_kv: bool = False
     """A single key-value head is picked by an index, which copies it."""
+    clamped_experts: bool = False
+    """Experts clamp gate and up, and their gate is a sigmoid written out (gpt-oss)."""
     learned_bias: bool = False
     """A learned relative position bias is added to the scores."""
     pooled: bool = False
@@ -145,6 +147,7 @@ _DIALECTS: dict[str, Dialect] = {
     "glm4": replace(_LLAMA, up="gate_up_proj", gate="gate_up_proj", block="sandwich"),
     "granitemoe": _MOE,
     "olmoe": _MOE,
+    "gpt_oss": replace(_MOE, softmax="same", clamped_experts=True, attentions=("eager", "flash")),
     "mixtral": _MOE,
     "qwen2_moe": _MOE,
     "qwen3_moe": _MOE,

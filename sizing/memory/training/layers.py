@@ -236,7 +236,13 @@ class Layer:
         ff = self.ff // chosen
         fused = self.grouped(given, 2 * ff, self.hidden)
         gate, up = ops.split(fused, fused.elements // 2, fused.elements // 2)
-        back = self.grouped(ops.mul(ops.activate(d.activation or stack.activation, gate), up), self.hidden, ff)
+        if d.clamped_experts:
+            # gpt-oss: clamp both, gate · sigmoid(α · gate), times up + 1.
+            gate, up = ops.plain(ops.keep_input(gate)), ops.plain(ops.keep_input(up))
+            inner = ops.mul(ops.plain(up), ops.mul(gate, ops.keep_output(ops.plain(gate))))
+        else:
+            inner = ops.mul(ops.activate(d.activation or stack.activation, gate), up)
+        back = self.grouped(inner, self.hidden, ff)
         kept = (back.store, weights.store)
         out = ops.record((back, weights), ops.var(back.elements, 4), kept, backward_work=back.elements * 4)
         return ops.plain(ops.cast(out, x.width), x.elements)
