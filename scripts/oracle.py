@@ -57,6 +57,7 @@ FAMILIES: tuple[tuple[str, int], ...] = (
     ("Qwen/Qwen3-8B", 0),
     ("google/gemma-2b", 0),
     ("google/gemma-3-1b-it", 0),
+    ("google/gemma-2-2b-it", 0),
     ("Qwen/Qwen3-30B-A3B", 0),
     ("openai/gpt-oss-20b", 0),
     ("bigcode/starcoder", 0),
@@ -73,6 +74,7 @@ NO_SDPA = (
     "microsoft/deberta-v3-base",
     "EleutherAI/gpt-j-6b",
     "openai/gpt-oss-20b",
+    "google/gemma-2-2b-it",
 )
 NO_FAKE = ("microsoft/deberta-v3-base",)
 """Its forward pass asks for values that a fake tensor has not."""

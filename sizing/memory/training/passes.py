@@ -285,6 +285,9 @@ def head_footprint(
     logits = ops.linear("lm_head", piece, vocab, hidden, trained=trained)
     if dialect.logits_bias:
         logits = ops.plain(ops.cast(logits, max(logits.width, recipe.kept)))
+    for _ in range(dialect.logits_steps):
+        # In the logits' own type: less, the tanh that is kept, and more again.
+        logits = ops.plain(ops.keep_output(ops.plain(logits)))
     held = [logits]
     wide = logits
     if dialect.loss_fp32:
@@ -293,8 +296,6 @@ def head_footprint(
             held = [wide]  # `logits = logits.float()` let go of the 16-bit ones
         elif wide is not logits and chunks == 1:
             held.append(wide)
-    for _ in range(dialect.logits_steps):
-        wide = ops.plain(ops.keep_output(wide))
     if shifted:
         wide = ops.copy(wide)
         held.append(wide)
