@@ -17,6 +17,8 @@ YesOption = Annotated[
 ]
 """Of a command that makes, moves or removes what may cost."""
 
+PurposeOption = Annotated[str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")]
+
 TestOption = Annotated[str, typer.Option("--test", help="A file for the test set, instead of a share.")]
 FormOption = Annotated[str, typer.Option("--form", help="auto, seq2seq, causal, chat or classification.")]
 ColumnOption = Annotated[

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from berth.options import PurposeOption
 from berth.output import JsonOption, console, print_json
+from sizing.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from sizing.hardware.types import InstanceType
@@ -18,7 +20,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _INFERENCE, _TRAINING = "Serving", "Fine-tuning"
 _PURPOSES = {"inference": _INFERENCE, "training": _TRAINING}
 """The group of options that each purpose has for itself."""
-_DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4, mxfp4"
+_DTYPES = ", ".join(("auto (as published)", *DTYPES))
 
 
 @app.command(
@@ -29,7 +31,7 @@ _DTYPES = "auto (as published), fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-i
 def memory(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A catalogue name, org/name, or a folder with a config.json.")],
-    purpose: Annotated[str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")] = "inference",
+    purpose: PurposeOption = "inference",
     input_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of each input sequence.")] = 512,
     output_tokens: Annotated[
         int | None,
@@ -113,12 +115,12 @@ def memory(
     What it predicts is said with each total: allocated, reserved, or as the driver sees it.
     """
     from berth.hub import find_model
+    from berth.show.asked import check_purpose
     from sizing.choosing.wishes import check_engine
-    from sizing.errors import UserError, unknown
+    from sizing.errors import UserError
     from sizing.workload import default_tokens
 
-    if purpose not in ("inference", "training"):
-        raise unknown("purpose", purpose, ("inference", "training"), hint="allowed: --for inference, --for training")
+    check_purpose(purpose)
     if attention not in ("eager", "sdpa", "flash"):
         raise UserError(f"attention is '{attention}'; allowed: eager, sdpa, flash")
     _refuse_other_purpose(context, purpose)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from berth.options import PurposeOption
 from berth.output import JsonOption
+from sizing.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from sizing.choose import Choice
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_DTYPES = "auto, fp32, fp16, bf16, fp8, int8, nf4, nf4-dq, gptq-int4, gptq-int8, awq-int4, mxfp4"
+_DTYPES = ", ".join(("auto", *DTYPES))
 _PAYS = "on-demand, reserved-1y, reserved-3y, savings-1y, savings-3y, savings (one year), spot, best (cheapest priced)"
 
 
@@ -87,7 +89,7 @@ def size(
             metavar="FILE", help="What berth verify --report measured takes the place of estimates; may be repeated."
         ),
     ] = None,
-    purpose: Annotated[str, typer.Option("--for", metavar="PURPOSE", help="inference or training.")] = "inference",
+    purpose: PurposeOption = "inference",
     data: Annotated[
         str | None,
         typer.Option(
@@ -145,14 +147,12 @@ def size(
     json_output: JsonOption = False,
 ) -> None:
     """Say which machine serves a model most cheaply, or fine-tunes it, why not the others, and what it costs."""
-    from berth.show.asked import asked_model, asked_workload
+    from berth.show.asked import asked_model, asked_workload, check_purpose
     from berth.show.asked_training import asked_task, refuse_given
     from sizing.choosing.wishes import Wishes
-    from sizing.errors import unknown
     from sizing.hardware.load import load_hardware
 
-    if purpose not in ("inference", "training"):
-        raise unknown("purpose", purpose, ("inference", "training"), hint="allowed: --for inference, --for training")
+    check_purpose(purpose)
     hardware = load_hardware()
     if purpose == "training":
         refuse_given(

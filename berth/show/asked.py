@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sizing.errors import UserError
+from sizing.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from sizing.choosing.wishes import Wishes
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _NEXT_LARGER = 3
 _TRIED = 20
 """A larger model is hardly ever faster, cheaper or smaller in memory than twenty that failed before it."""
+
+
+def check_purpose(purpose: str) -> None:
+    """Raise `UserError` for what `PurposeOption` does not allow."""
+    if purpose not in ("inference", "training"):
+        raise unknown("purpose", purpose, ("inference", "training"), hint="allowed: --for inference, --for training")
 
 
 def asked_workload(
