@@ -14,6 +14,7 @@ from infra.lifecycle.interlock import Verdict
 from infra.lifecycle.interlock import check as interlock
 from infra.lifecycle.lives import Life, lives_of_machines
 from infra.lifecycle.outlook import forget_expiry
+from infra.lifecycle.remove import sweep
 from infra.lifecycle.spent import Spent, latest_end, spent, standing_bill
 from infra.lifecycle.train_run import run_of
 from infra.resolve import now
@@ -110,7 +111,7 @@ def take_down(
     machines = _lives(found.file, resources, cloud, clock())
     began = clock()
     removal = engine.destroy(stack, tell) if found.stands or found.strays else Removal(())
-    rest = tuple(strays(standing(cloud, stack), names_of(removal.kept)))
+    rest = sweep(stack, cloud, names_of(removal.kept), [x.id for x in removal.left])
     moment = clock()
     # A machine that was alive counts until it was asked to go; one that had ended, until then.
     ended = {n: replace(x, until=x.until or began, gone=x.gone or began) for n, x in machines.items()}

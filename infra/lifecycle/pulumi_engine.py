@@ -7,10 +7,10 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pulumi import automation as auto
 from pulumi.automation import errors
@@ -104,6 +104,7 @@ class PulumiEngine:
                 raise UserError(
                     f"the pulumi CLI is {self._version}; {least} or later is needed: {INSTALL_URL} ({INSTALL})"
                 )
+            self._mend()
             self._workspace = auto.LocalWorkspace(
                 work_dir=str(self.project), env_vars=self._environment, pulumi_command=command
             )
@@ -158,6 +159,8 @@ class PulumiEngine:
         return {name: value.value for name, value in result.outputs.items()}
 
     def destroy(self, stack: str, tell: Tell = silent) -> Removal:
+        if not self._known(stack):
+            return Removal(())
         before = self.resources(stack)
         objects = self._unprotect(stack, before)
         removable = [r for r in before if not r.protect or self.place]
@@ -269,11 +272,10 @@ class PulumiEngine:
 
     def _locks(self, stack: str) -> list[tuple[str, bool]]:
         """Who holds the stack in a backend of files, and whether that process lives; none of another backend."""
-        url = urlsplit(self._environment.get("PULUMI_BACKEND_URL") or os.environ.get("PULUMI_BACKEND_URL", ""))
-        if url.scheme != "file" or not url.path.startswith("/"):
+        files, found = self._files(), []
+        if files is None:
             return []
-        found = []
-        folder = Path(unquote(url.path)) / ".pulumi" / "locks" / "organization" / PROJECT / stack
+        folder = files / "locks" / "organization" / PROJECT / stack
         for path in sorted(folder.glob("*.json")):
             try:
                 told = json.loads(path.read_text(encoding="utf-8"))
@@ -283,6 +285,29 @@ class PulumiEngine:
             who = f"{told.get('username')} on {host} (process {pid}) since {told.get('timestamp')}"
             found.append((who, host != socket.gethostname() or alive(pid)))
         return found
+
+    def _files(self) -> Path | None:
+        """The folder of a backend of files, by the environment or the person's login; None for another backend."""
+        given = {**os.environ, **self._environment}
+        url = given.get("PULUMI_BACKEND_URL", "")
+        if not url:
+            home = Path(given.get("PULUMI_HOME") or Path.home() / ".pulumi")
+            try:
+                url = str(json.loads((home / "credentials.json").read_text(encoding="utf-8")).get("current", ""))
+            except (OSError, ValueError, AttributeError):  # no login
+                return None
+        scheme, _, rest = url.partition("://")
+        place = Path(unquote(rest.partition("?")[0])).expanduser()
+        return place / ".pulumi" if scheme == "file" and place.is_absolute() else None
+
+    def _mend(self) -> None:
+        """Remove the empty attributes that a command has left which was killed as it wrote them beside a file of the
+        state: the CLI would say EOF and nothing more, and does without those that are missing."""
+        files = self._files()
+        for path in files.rglob("*.attrs") if files is not None else ():
+            with suppress(OSError):  # a backend that another has just changed, or may not be written
+                if path.stat().st_size == 0:
+                    path.unlink()
 
     def _unprotect(self, stack: str, found: tuple[Resource, ...]) -> int:
         """A sandbox holds nothing of worth: its buckets are emptied, and nothing is protected or retained there."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from infra.cloud import Cloud, asking_aws
-from infra.inventory import Found
+from infra.inventory import Found, standing, strays
 from sizing.errors import UserError
 
 
@@ -186,6 +186,20 @@ def commands(found: Found, cloud: Cloud) -> list[str]:
     except UserError as error:
         return [f"# {error}"]
     return [f"aws {call.service} {call.method.replace('_', '-')}{_arguments(call)}{where}" for call in calls]
+
+
+def sweep(stack: str, cloud: Cloud, kept: Collection[str], left: Collection[str] = ()) -> tuple[Found, ...]:
+    """What has the stack's tag and is not `kept`, by ids and names: what a command that was killed has made, and told
+    no state. In the sandbox it is removed first, but for what is `left` in a state, whose own removal goes on.
+
+    Raises `UserError` where AWS cannot be asked.
+    """
+    found = strays(standing(cloud, stack), set(kept))
+    if cloud.endpoint is None or not found:
+        return tuple(found)
+    for one in ordered(strays(found, set(left))):
+        remove(one, cloud)
+    return tuple(strays(standing(cloud, stack), set(kept)))
 
 
 def remove(found: Found, cloud: Cloud) -> str:

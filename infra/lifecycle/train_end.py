@@ -14,10 +14,12 @@ from typing import Any
 from infra.cloud import asking_aws
 from infra.durations import parse_instant, write_instant
 from infra.instances import by_id, ended_at
+from infra.lifecycle.down import names_of
 from infra.lifecycle.engine import Removal, StackBusyError
 from infra.lifecycle.final_bill import FinalBill, final_bill, kept_bytes
 from infra.lifecycle.follow import Follower, Look
 from infra.lifecycle.interlock import MARGIN, Verdict, check
+from infra.lifecycle.remove import sweep
 from infra.lifecycle.saved import Saved, saved_under, status_of
 from infra.lifecycle.train_run import (
     BEGUN,
@@ -34,7 +36,7 @@ from infra.lifecycle.train_run import (
     whoami,
 )
 from infra.settings import TrainingSettings
-from infra.steps import Tell, silent
+from infra.steps import Left, Tell, silent
 from model_runtime.watch.status import Status, describe
 from sizing.errors import UserError
 
@@ -227,12 +229,24 @@ def _destroy(stack: str, uri: str, desk: Desk, tell: Tell) -> tuple[Removal | No
             if not desk.engine.resources(stack):  # somebody else was quicker
                 ended = ended_note(uri, read_note(uri, BEGUN, desk.cloud), desk.cloud) if uri else None
                 return None, str((ended or {}).get("by", "another command"))
-            return desk.engine.destroy(stack, tell), ""
+            return _swept(stack, desk.engine.destroy(stack, tell), desk), ""
         except StackBusyError as error:
             if not waited:
                 desk.say(f"{error.who} is changing the stack; waiting for that to end.")
             waited = True
             desk.wait(_BUSY_S)
+
+
+def _swept(stack: str, removal: Removal, desk: Desk) -> Removal:
+    """With what has the stack's tag and was in no state: an `up` that was killed may have made it, and told nobody."""
+    known = names_of((*removal.kept, *removal.removed)) | {x.id for x in removal.left}
+    try:
+        rest = sweep(stack, desk.cloud, known)
+    except UserError as error:
+        desk.say(f"Whether something else with the tag of {stack} is left could not be seen: {error}")
+        return removal
+    reason = f"it is in no state; `berth status{desk.option}` names the command that removes it"
+    return replace(removal, left=(*removal.left, *(Left(f.kind, f.name, f.id, reason) for f in rest)))
 
 
 def _bill(run: Run, verdict: Verdict, follower: Follower, desk: Desk, until: datetime | None) -> FinalBill | None:

@@ -62,7 +62,9 @@ def engine_environment(endpoint: str, state_folder: Path) -> dict[str, str]:
         path.mkdir(parents=True, exist_ok=True)
     return {
         ENDPOINT: endpoint,
-        "PULUMI_BACKEND_URL": state.resolve().as_uri(),
+        # Without the files beside each file in which its attributes would stand: a command that is killed while it
+        # writes one leaves it empty, and no other can read the state then (gocloud.dev/blob/fileblob, setAttrs).
+        "PULUMI_BACKEND_URL": f"{state.resolve().as_uri()}?metadata=skip",
         "PULUMI_HOME": str(home.resolve()),
         "PULUMI_CONFIG_PASSPHRASE": "",
         "PULUMI_SKIP_UPDATE_CHECK": "true",

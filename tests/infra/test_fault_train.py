@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from lifecycle_sandbox import AsAws
 from train_world import GONE, MACHINE, REGION, SCHEDULE, STACK, Node, World, a_run, ended, succeeds
 
+from infra.inventory import standing
 from infra.lifecycle.down import departure, take_down
 from infra.lifecycle.interlock import check
+from infra.lifecycle.remove import sweep
 from infra.lifecycle.saved import saved_under
 from infra.lifecycle.train_begin import RunStandsError, begin
 from infra.lifecycle.train_end import attend
@@ -447,7 +450,7 @@ def test_of_two_people_who_follow_one_destroys_and_the_other_tells_so(world: Wor
 def test_what_an_earlier_run_left_under_the_same_prefix_frees_no_node(world: World, prepared: Prepared) -> None:
     run = begun(world, prepared)
     world.node.bring("artifact")
-    later = {"BlockDeviceMappings": [], "NetworkInterfaces": []}  # what it was made with says when, too
+    later: dict[str, Any] = {"BlockDeviceMappings": [], "NetworkInterfaces": []}  # what it was made with says when, too
     old = [{**n, **later, "LaunchTime": n["LaunchTime"] + timedelta(hours=1)} for n in _described(world)]
     verdict = check(run.outputs, Later(world, old), world.clock)
     assert verdict.kind == "working" and "before this node began" in verdict.sentence
@@ -473,6 +476,22 @@ def test_an_s3_that_fails_at_the_very_end_keeps_no_node_alive(world: World, prep
     assert world.alive() == [] and end.bill is None and end.clean
     assert any("There is no final bill" in line for line in world.said)
     assert "could not be seen" in end.verdict.sentence
+
+
+def test_what_no_state_knows_is_found_by_its_tag_when_a_run_ends(world: World, prepared: Prepared) -> None:
+    """An `up` that is killed between AWS's answer and the engine's state leaves what only its tag tells of."""
+    world.node.does = succeeds()
+    begun(world, prepared)
+    tags = [{"Key": "project", "Value": "berth"}, {"Key": "stack", "Value": STACK}]
+    address = world.aws.client("ec2").allocate_address(
+        Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": tags}]
+    )["AllocationId"]
+    end = ended(world, cloud=AsAws(world.aws))
+    assert end.succeeded and not end.clean
+    (left,) = end.removal.left if end.removal else ()
+    assert left.id == address and "it is in no state; `berth status` names the command" in left.reason
+    # The sandbox, where nothing is of worth, takes it away by itself.
+    assert sweep(STACK, world.aws, ()) == () and standing(world.aws, STACK) == []
 
 
 def test_abandoned_the_node_goes_at_once(world: World, prepared: Prepared) -> None:

@@ -83,7 +83,8 @@ def test_down_keeps_what_is_protected_and_says_so(world: World, engine: Standing
 def test_what_a_destroy_leaves_is_named_and_the_next_one_goes_on(world: World, engine: Standing) -> None:
     machine = engine.held["trial"][0].id
     engine.unremovable = {machine}
-    gone = take_down(departure("trial", engine, world.aws), engine, world.aws)
+    cloud = AsAws(world.aws)
+    gone = take_down(departure("trial", engine, cloud), engine, cloud)
     assert [(x.id, x.reason) for x in gone.removal.left] == [(machine, "DependencyViolation")]
     assert {f.kind for f in gone.standing} >= {"ec2:instance", "scheduler:schedule"}
     assert not gone.whole
