@@ -49,7 +49,7 @@ test: lint ## Everything that must hold: formatting, lint, types, tests
 
 .PHONY: test-slow
 test-slow: $(TEST_VENV)/.ready .venv-checkov/.ready ## The slower proofs that `make test` leaves out
-	$(BIN)/pytest -m slow -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -m slow -n $(WORKERS) --dist loadscope $(PYTEST_ARGS)
 
 # checkov pins older libraries than the tests need: it has an environment of its own.
 .venv-checkov/.ready: requirements/checkov.txt $(TEST_VENV)/.ready

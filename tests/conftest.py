@@ -25,6 +25,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 WIDTH = 100
 
+_TOGETHER = ("tests/model_runtime/test_fuzz.py", "tests/model_runtime/test_lmi_engine.py")
+"""Files whose slow tests share a server or jars: all of them run in one worker, in their order."""
+
 _ENVIRONMENT = {
     "NO_COLOR": "1",
     "COLUMNS": str(WIDTH),
@@ -75,3 +78,21 @@ def run_berth(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         return Ran(int(end.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope` tests are handed out one by one, but for those that belong together.
+
+    The marks of `--dist loadgroup` do nothing with pytest-xdist 3.8 under pytest 9.2: it changes a test's id in vain.
+    """
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", maxsplit=1)[0]
+            return file if file in _TOGETHER else nodeid
+
+    return Scheduling(config, log)

@@ -20,8 +20,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-# One server takes all of it, and the last test asks how it is: they belong to one worker, in their order.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fuzz"), pytest.mark.filterwarnings("ignore")]
+# One server takes all of it, and the last test asks how it is (tests/conftest.py keeps them in one worker).
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ALLOWED = {200, 202, 400, 404, 405, 408, 413, 415, 422, 503}
 GOOD = {"inputs": "The ship", "parameters": {"max_new_tokens": 4}}
 PATHS = ("/invocations", "/predictions/tiny-llama", "/v1/chat/completions", "/v1/completions", "/feedback")

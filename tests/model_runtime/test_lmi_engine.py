@@ -22,8 +22,7 @@ from model_runtime.tiny import KINDS
 
 HERE = Path(__file__).parent / "lmi"
 ROOT = Path(__file__).parents[2]
-# One worker: they share the fetched jars, and each engine is a JVM with a Python process of its own.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lmi engine")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
