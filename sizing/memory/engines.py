@@ -48,6 +48,9 @@ class Engine:
     """Tensor parallelism splits the embeddings and the output projection as well."""
     unties_head: bool = False
     """A tied output projection is loaded as a matrix of its own."""
+    frees_out_of_window: bool = False
+    """A cache that is allocated for the whole length has room for the window alone in layers that slide (vLLM's
+    hybrid KV cache manager, docs.vllm.ai/en/latest/design/hybrid_kv_cache_manager)."""
     has_every_attention: bool = False
     """Fused attention for every model type; transformers runs some eagerly whatever is asked."""
     turns_linear_modules_only: bool = False
@@ -102,6 +105,7 @@ ENGINES: dict[str, Engine] = {
             "vllm",
             "vLLM, paged cache",
             cache="static",
+            frees_out_of_window=True,
             has_every_attention=True,
             source="vllm-project/vllm worker profile_run: weights + peak of a dummy maximal batch + non-torch",
         ),

@@ -56,7 +56,8 @@ def cache_size(
     total = largest = 0.0
     parts = []
     for layers in stack.attention:
-        windowed = layers.window and engine.cache != "static" and not (whole_prompt and engine.keeps_whole_prompt)
+        drops = engine.cache != "static" or engine.frees_out_of_window
+        windowed = layers.window and drops and not (whole_prompt and engine.keeps_whole_prompt)
         seen = min(tokens, layers.window or tokens) if windowed else tokens
         elements = _layer_elements(layers, stack.heads, tensor_parallel, engine.expands_kv)
         layer = batch * (seen * elements + layers.state / tensor_parallel) * element_bytes
