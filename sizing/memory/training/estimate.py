@@ -20,7 +20,7 @@ from sizing.memory.training.setup import TrainingSetup
 from sizing.memory.training.sharding import deepspeed, fsdp
 from sizing.memory.training.states import States, states_of
 from sizing.memory.training.trained import trained_numel
-from sizing.memory.training.weights import base_dtype, base_parts
+from sizing.memory.training.weights import base_dtype, base_parts, is_turned
 from sizing.models.facts import ModelFacts
 from sizing.units import MIB, count, gib
 
@@ -265,6 +265,12 @@ def _notes(model: ModelFacts, setup: TrainingSetup, instants: list[Instant], per
     notes.append(
         "peak of each phase, allocated: " + ", ".join(f"{name} {gib(permanent + size)}" for name, size in best.items())
     )
+    left = sum(t.numel for t in model.tensors if t.bare and t.kind == "linear" and not is_turned(t, setup))
+    if left and setup.method in ("lora", "qlora") and base_dtype(setup).bitsandbytes:
+        notes.append(
+            f"bitsandbytes turns nn.Linear layers alone: {count(left)} of {model.name}'s parameters stay as they are, "
+            "because transformers 5 holds them in a class of its own (experts are stacked)"
+        )
     dialect = dialect_for(model, setup)
     if setup.attention not in dialect.attentions:
         notes.append(

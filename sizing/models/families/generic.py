@@ -144,7 +144,8 @@ def layout(config: Config, stored: Sequence[Stored]) -> Layout:
                 kind=kind,
                 layered=plain in numbered,
                 expert=expert,
-                bare=expert,
+                # Of Llama 4's experts bitsandbytes makes layers of their own (`SequentialLlama4TextExperts`).
+                bare=expert and not str(config["model_type"]).startswith("llama4"),
             )
         )
     if not tensors:

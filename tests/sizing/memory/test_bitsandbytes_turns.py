@@ -97,3 +97,5 @@ def test_qlora_of_a_mixture_holds_the_experts_whole() -> None:
     device = estimate_training(mixtral, setup).device
 
     assert device["weights kept unquantized"].bytes > 4 * 45e9
+    assert any("bitsandbytes turns nn.Linear layers alone: 45.1B" in note for note in device.notes)
+    assert not any("bitsandbytes" in n for n in estimate_training(mixtral, TrainingSetup(method="lora")).device.notes)
