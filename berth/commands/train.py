@@ -68,7 +68,8 @@ def train(
     except KeyboardInterrupt:
         typer.echo(
             f"The run does not depend on this command: where its machine has begun it goes on, and ends by itself.\n"
-            f"`berth train --attach {stack}{desk.option}` follows it.",
+            f"`berth train --attach {stack}{desk.option}` follows it. What stands beside the machine, its network and "
+            "its alarms, costs until that\nor `berth down` removes it; `berth status` shows how much.",
             err=True,
         )
         raise

@@ -117,7 +117,7 @@ def _told(error: UpFailedError, stack: str, desk: Desk) -> UserError:
         return error
     return UserError(
         f"{error}; its machine {', '.join(machines)} has begun all the same and ends by itself at its expiry: "
-        f"`berth train --attach {stack}{desk.option}` follows it"
+        f"`berth train --attach {stack}{desk.option}` follows it and removes the rest"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from lifecycle_sandbox import AsAws
 from train_world import GONE, MACHINE, REGION, SCHEDULE, STACK, Node, World, a_run, ended, succeeds
 
@@ -184,6 +184,18 @@ def test_s3_that_cannot_be_reached_for_a_while_holds_nothing_up(world: World, pr
     end = ended(world, cloud=Cut(world, until=world.clock.moment + timedelta(minutes=5)))
     assert end.succeeded and world.alive() == []
     assert any("the run goes on" in line for line in world.said)
+
+
+def test_credentials_that_expire_while_it_follows_stop_nothing(world: World, prepared: Prepared) -> None:
+    expired = ClientError({"Error": {"Code": "ExpiredToken", "Message": "The security token is expired"}}, "any")
+    world.node.does = succeeds(after=10)
+    begun(world, prepared)
+    until = world.clock.moment + timedelta(minutes=30)
+    end = ended(world, cloud=Cut(world, until=until, services=None, error=expired))
+    assert end.succeeded and end.bill is not None and world.alive() == []
+    assert world.clock.moment >= until
+    said = [line for line in world.said if "The security token is expired" in line]
+    assert said and all("the run goes on" in line for line in said)
 
 
 def test_the_network_that_breaks_while_the_bundle_goes_up_leaves_no_machine(world: World, prepared: Prepared) -> None:
@@ -508,17 +520,25 @@ def _described(world: World) -> list[dict[str, Any]]:
 
 
 class Cut:
-    """The local AWS behind a network that is cut `until` a moment: S3 is not reached."""
+    """The local AWS behind a network that is cut `until` a moment: `services` (None: all) answer with `error`."""
 
     endpoint = "http://127.0.0.1"
 
-    def __init__(self, world: World, until: datetime, only: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        until: datetime,
+        only: set[str] | None = None,
+        services: tuple[str, ...] | None = ("s3",),
+        error: Exception | None = None,
+    ) -> None:
         self.world, self.until, self.only, self.region = world, until, only, world.aws.region
-        self.account = world.aws.account
+        self.account, self.services = world.aws.account, services
+        self.error = error or EndpointConnectionError(endpoint_url="https://s3")
 
     def client(self, service: str) -> Any:
         inner = self.world.aws.client(service)
-        return inner if service != "s3" else _Broken(inner, self)
+        return _Broken(inner, self) if self.services is None or service in self.services else inner
 
 
 class _Broken:
@@ -532,7 +552,7 @@ class _Broken:
             return found
 
         def refuse(*_: Any, **__: Any) -> Any:
-            raise EndpointConnectionError(endpoint_url="https://s3")
+            raise self._cut.error
 
         return refuse
 
