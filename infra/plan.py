@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -225,7 +227,10 @@ def record_program(
     recorder = answers or _Recorder(region, references)
     monitor = _Monitor(recorder)
     outputs: dict[str, Any] = {}
-    loop = asyncio.new_event_loop()
+    # Ctrl-C cancels the run between two steps: Pulumi catches what is raised in the midst of a program and would then
+    # wait for ever for what the interrupted step had begun.
+    runner = asyncio.Runner()
+    loop = runner.get_loop()
     asyncio.set_event_loop(loop)
     if answers is not None:
         # An answer that fails ends the run; the futures of all that waited for it would each log the same again.
@@ -239,13 +244,17 @@ def record_program(
         def run() -> None:
             pulumi.Output.all(**program()).apply(outputs.update)
 
-        loop.run_until_complete(run_pulumi_func(run))
+        runner.run(run_pulumi_func(run), context=copy_context())
+    except KeyboardInterrupt:
+        # Steps that were never begun are nobody's fault; Python would name each of them on stderr.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        raise
     finally:
         settings.reset_options()
         answering.submit(_close_own_loop).result()
         answering.shutdown()
+        runner.close()
         asyncio.set_event_loop(None)
-        loop.close()
     return tuple(sorted(monitor.registered, key=lambda r: r.urn)), native(outputs)
 
 
