@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from berth.options import StackArgument
 from berth.output import JsonOption, print_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -17,7 +18,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
     "fetched again."
 )
 def fetch(
-    stack: Annotated[str, typer.Argument(help="The stack: the NAME of stacks/Pulumi.NAME.yaml.", show_default=False)],
+    stack: StackArgument,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write.", show_default=False)],
     sandbox: Annotated[bool, typer.Option("--sandbox", help="From the local AWS.")] = False,
     json_output: JsonOption = False,

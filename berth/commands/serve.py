@@ -74,7 +74,7 @@ def serve(
 
     from berth.named import is_stack
     from berth.show.progress import progress
-    from model_runtime.errors import ModelError
+    from model_runtime.errors import in_one_line
     from model_runtime.serving import Options, open_and_serve
 
     if bool(what) == bool(tiny):
@@ -107,20 +107,17 @@ def serve(
     def say(text: str) -> None:
         typer.echo(text, err=True)
 
-    try:
-        with TemporaryDirectory(prefix="berth-tiny-") as place:
-            folder = Path(what)
-            if tiny:
-                from model_runtime.tiny import KINDS, build
+    with in_one_line(), TemporaryDirectory(prefix="berth-tiny-") as place:
+        folder = Path(what)
+        if tiny:
+            from model_runtime.tiny import KINDS, build
 
-                if tiny not in KINDS:
-                    raise UserError(f"--tiny is {tiny!r}; one of {', '.join(KINDS)}")
-                folder = build(tiny, Path(place) / f"tiny-{tiny}")
-            elif stack:
-                folder, options = _of_stack(what, sandbox, options, say)
-            open_and_serve(folder, host, port, options, say=say, watched=progress)
-    except ModelError as error:
-        raise UserError(str(error)) from error
+            if tiny not in KINDS:
+                raise UserError(f"--tiny is {tiny!r}; one of {', '.join(KINDS)}")
+            folder = build(tiny, Path(place) / f"tiny-{tiny}")
+        elif stack:
+            folder, options = _of_stack(what, sandbox, options, say)
+        open_and_serve(folder, host, port, options, say=say, watched=progress)
     sys.stdout.flush()
 
 

@@ -88,8 +88,8 @@ def verify(
         if value is not None and not value > 0:
             raise UserError(f"{name} is {value:g}; it must be above 0")
     from berth.show.progress import progress
-    from model_runtime.errors import ModelError
-    from model_runtime.verify.measurement import write_measurement
+    from model_runtime.errors import in_one_line
+    from model_runtime.verify.measurement import check_place, write_measurement
     from model_runtime.verify.plan import Plan
     from model_runtime.verify.run import verify as measure
 
@@ -120,11 +120,11 @@ def verify(
         stack=None if found is None else found.stack,
         transport=None if found is None or not found.endpoint else _transport(found, max_concurrency),
     )
-    try:
+    with in_one_line():
+        if report is not None:
+            check_place(report)
         with progress() as told:
             document = measure(plan, told)
-    except ModelError as error:
-        raise UserError(str(error)) from error
     if report is not None:
         write_measurement(document, report)
     if json_output:

@@ -72,6 +72,15 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def check_place(path: Path) -> None:
+    """Raise `ModelError` where a file could not be written at `path`: better before minutes of measuring than after."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ModelError(f"{path} cannot be written: there is no folder {folder}; make it, or name another place")
+    if path.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ModelError(f"{path} cannot be written there: name a file in a folder of yours")
+
+
 def write_measurement(document: dict[str, Any], path: Path) -> None:
     """Write the file whole, or not at all."""
     draft = path.with_name(f"{path.name}.tmp")

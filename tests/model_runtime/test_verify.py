@@ -335,6 +335,8 @@ def test_mistakes_are_one_line(run_berth: Callable[..., Any], tmp_path: Path) ->
         (("http://127.0.0.1:1",), "does not answer the workload: no answer: ConnectError"),
         ((tmp_path, "--api", "soap"), "native or openai"),
         ((tmp_path, "--latency", "0"), "must be above 0"),
+        ((tmp_path, "--report", tmp_path / "no" / "m.json"), "there is no folder"),
+        ((tmp_path, "--report", tmp_path), "name a file in a folder of yours"),
     ):
         ran = run_berth("verify", *arguments)
         assert (ran.code, ran.out) == (2, "")
