@@ -18,6 +18,7 @@ from lifecycle_sandbox import Run, World, document
 
 from infra.durations import parse_instant
 from infra.inventory import standing
+from infra.lifecycle.pulumi_engine import PulumiEngine
 
 CLI = shutil.which("pulumi")
 pytestmark = [pytest.mark.engine, pytest.mark.slow, needs_cli]
@@ -84,6 +85,28 @@ def test_an_up_that_is_killed_is_seen_goes_on_and_its_lock_is_lifted(run_berth: 
     assert locks(world) == []
     stack = document("status", run_berth("status", "shared", "--sandbox", "--json"))["stacks"][0]
     assert (stack["complete"], stack["resources"]) == (True, 22)
+
+
+def test_attributes_that_a_killed_command_left_half_written_do_not_hide_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a person's own backend of files, of which the CLI says EOF then and no more."""
+    (tmp_path / "Pulumi.yaml").write_text("name: berth\nruntime: python\n", encoding="utf-8")
+    (tmp_path / "state").mkdir()
+    monkeypatch.setenv("PATH", f"{Path(str(CLI)).parent}{os.pathsep}{os.environ['PATH']}")
+    for name, value in (("HOME", "home"), ("BACKEND_URL", (tmp_path / "state").as_uri()), ("CONFIG_PASSPHRASE", "")):
+        monkeypatch.setenv(f"PULUMI_{name}", str(tmp_path / value) if name == "HOME" else value)
+    asked = {"cwd": tmp_path, "capture_output": True, "text": True}
+    subprocess.run(["pulumi", "stack", "init", "trial", "--non-interactive"], check=True, **asked)
+    (left,) = (tmp_path / "state" / ".pulumi" / "stacks").rglob("trial.json.attrs")
+    left.write_bytes(b"")
+    broken = subprocess.run(
+        ["pulumi", "stack", "export", "--stack", "trial", "--non-interactive"], check=False, **asked
+    )
+    assert broken.returncode != 0 and "EOF" in broken.stderr
+    engine = PulumiEngine(tmp_path)
+    assert (engine.resources("trial"), [s.name for s in engine.stacks()]) == ((), ["trial"])
+    assert not left.exists()
 
 
 def test_a_lock_of_a_living_process_is_another_persons(run_berth: Run, with_cli: World) -> None:

@@ -29,6 +29,7 @@ from infra.lifecycle.train_prepare import Prepared, prepare
 from infra.lifecycle.train_run import Desk, Run
 from infra.places import run_prefix
 from infra.resource_types import INSTANCE
+from infra.sandbox import server
 from infra.sandbox.aws import Aws
 from infra.sandbox.node_schedule import fire_due
 from infra.stack_files import read_stack
@@ -356,3 +357,21 @@ def a_run(folder: Path, world: World) -> Prepared:
 
 def ended(world: World, **given: Any) -> End:
     return attend(STACK, world.desk(**given))
+
+
+def begun(world: World, prepared: Prepared) -> Run:
+    """A run with its machine."""
+    run = world.begin(prepared)
+    assert world.alive() == list(run.instances)
+    return run
+
+
+@contextlib.contextmanager
+def an_aws(folder: Path) -> Iterator[Aws]:
+    """A local AWS in a process of its own: it outlives commands that are killed."""
+    with server.locked(folder):
+        found = server.start(folder)
+    try:
+        yield Aws(found.endpoint, REGION)
+    finally:
+        server.stop(folder)
