@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from model_runtime.training.metrics import loss_curve, read_metrics
 from model_runtime.training.models import Prepared
 from model_runtime.training.plan import RunPlan, name_of
 from model_runtime.training.settings import FinetuneSettings
+from model_runtime.versions import versions_of
 
 FOLDER = "artifact"
 MODEL, ADAPTER, RECORD, CARD = "model", "adapter", "training.json", "README.md"
@@ -164,7 +164,7 @@ def _record(
             "best_validation_loss": state.best_metric,
             "best_step": state.best_global_step or None,
         },
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": versions_of(_PACKAGES),
     }
 
 
@@ -182,10 +182,3 @@ def licence_of(name: str, said: str) -> tuple[str, str]:
     if facts.licence == "unknown":
         return "unknown", "the model's folder does not say; give licence in the settings"
     return facts.licence, facts.licence_reason
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

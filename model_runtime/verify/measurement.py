@@ -8,11 +8,11 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from model_runtime.errors import ModelError
+from model_runtime.versions import versions_of
 
 FORMAT = "berth-measurement/1"
 SECRET = ("--api-key",)
@@ -41,7 +41,7 @@ def machine() -> dict[str, Any]:
         "instance_type": instance_type(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": versions_of(_PACKAGES),
     }
 
 
@@ -54,13 +54,6 @@ def instance_type(firmware: Path = Path("/sys/devices/virtual/dmi/id")) -> str |
     except OSError:
         return None
     return product or None if vendor == "Amazon EC2" else None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu_name() -> str:
