@@ -136,5 +136,17 @@ def _why(ran: Ran, seconds: float) -> str:
     return _line(lines[0] if lines else ran.err or "it failed and said nothing")
 
 
+def in_words(said: str) -> str:
+    """What a person does about it, where the CLI says what it often says; empty for anything else."""
+    if "passphrase" in said:
+        return (
+            "the state in files needs PULUMI_CONFIG_PASSPHRASE; a stack of Berth's has no secrets, so the empty one "
+            "will do: export PULUMI_CONFIG_PASSPHRASE="
+        )
+    if "PULUMI_ACCESS_TOKEN" in said:
+        return "pulumi is not logged in: `pulumi login --local` keeps the state in files, with no account"
+    return ""
+
+
 def _line(text: str) -> str:
-    return re.sub(r"^.*?error:\s*", "", one_line(text))[:200]
+    return in_words(text) or re.sub(r"^.*?error:\s*", "", one_line(text))[:200]

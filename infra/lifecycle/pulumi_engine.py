@@ -18,6 +18,7 @@ from pulumi.automation.events import EngineEvent, StepEventMetadata, StepEventSt
 from semver import VersionInfo
 
 from infra.doctor.checks import LEAST_PULUMI
+from infra.engine_preview import in_words
 from infra.errors import one_line
 from infra.lifecycle.engine import (
     INSTALL,
@@ -484,11 +485,4 @@ def _problem(said: str, heard: _Heard) -> str:
             return words
     lines = [line.strip() for line in said.splitlines() if line.strip().startswith("error:")]
     found = lines[0].removeprefix("error:").strip() if lines else said.rsplit("stderr:", 1)[-1]
-    if "passphrase" in found:
-        return (
-            "the state in files needs PULUMI_CONFIG_PASSPHRASE; a stack of Berth's has no secrets, so the empty one "
-            "will do: export PULUMI_CONFIG_PASSPHRASE="
-        )
-    if "PULUMI_ACCESS_TOKEN" in found:
-        return "pulumi is not logged in: `pulumi login --local` keeps the state in files, with no account"
-    return one_line(_plain(found), _MOST) or "the pulumi CLI failed and said nothing"
+    return in_words(found) or one_line(_plain(found), _MOST) or "the pulumi CLI failed and said nothing"

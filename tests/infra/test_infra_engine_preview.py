@@ -71,11 +71,12 @@ def test_where_the_engine_cannot_preview_the_offline_plan_is_compared_with_the_s
     [
         (Ran(255, "", "error: no stack named 'shared' found"), "pulumi has no state of shared yet"),
         (Ran(0, '{"deployment": {"resources": null}}', ""), "the state of shared is empty"),
-        (Ran(255, "", "error: PULUMI_ACCESS_TOKEN must be set"), "cannot read the state: PULUMI_ACCESS_TOKEN must be"),
+        (Ran(255, "", "error: PULUMI_ACCESS_TOKEN must be set"), "not logged in: `pulumi login --local` keeps the state"),
+        (Ran(255, "", "error: passphrase must be set with"), "will do: export PULUMI_CONFIG_PASSPHRASE="),
         (Ran(None, "", ""), "cannot read the state: it did not answer within 30 s"),
         (Ran(0, "[]", ""), "pulumi's state is not as expected"),
     ],
-    ids=["no stack", "empty", "not logged in", "silent", "another format"],
+    ids=["no stack", "empty", "not logged in", "no passphrase", "silent", "another format"],
 )  # fmt: skip
 def test_what_is_not_known_is_one_line_and_the_plan_stands_alone(export: Ran, said: str) -> None:
     run, _ = answering(export=export)
