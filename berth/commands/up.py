@@ -108,8 +108,8 @@ def _make(outlook: Outlook, engine: Engine, sandbox: bool, quiet: bool) -> dict[
     except KeyboardInterrupt:
         what = f"{outlook.file.name}{sandbox_flag(sandbox)}"
         typer.echo(
-            f"Interrupted. What exists stands and may cost: `berth status {what}` shows it, `berth down {what}` "
-            f"removes it, `berth up {what}` goes on.",
+            f"Interrupted. What was made and is not named as removed above stands and may cost: `berth status {what}` "
+            f"shows it, `berth down {what}` removes it, `berth up {what}` goes on.",
             err=True,
         )
         raise
