@@ -71,7 +71,7 @@ def test_where_the_engine_cannot_preview_the_offline_plan_is_compared_with_the_s
     [
         (Ran(255, "", "error: no stack named 'shared' found"), "pulumi has no state of shared yet"),
         (Ran(0, '{"deployment": {"resources": null}}', ""), "the state of shared is empty"),
-        (Ran(255, "", "error: PULUMI_ACCESS_TOKEN must be set"), "not logged in: `pulumi login --local` keeps the state"),
+        (Ran(255, "", "error: PULUMI_ACCESS_TOKEN must be set"), "not logged in: `pulumi login --local` keeps"),
         (Ran(255, "", "error: passphrase must be set with"), "will do: export PULUMI_CONFIG_PASSPHRASE="),
         (Ran(None, "", ""), "cannot read the state: it did not answer within 30 s"),
         (Ran(0, "[]", ""), "pulumi's state is not as expected"),
