@@ -373,8 +373,8 @@ def _show_status(local: Server, stacks: list[dict[str, Any]], orphans: list[dict
             entry["name"] + ("" if entry["complete"] else " (incomplete)"),
             entry["engine"] or "the walk",
             entry["region"],
-            entry["since"],
-            entry["expires_at"] or "never",
+            _minute(entry["since"]),
+            _minute(entry["expires_at"]) or "never",
             str(len(entry["resources"])),
             str(len(entry["gone"])),
         )
@@ -386,3 +386,8 @@ def _show_status(local: Server, stacks: list[dict[str, Any]], orphans: list[dict
         out.print(f"Belongs to no stack: {orphan['id']} (stack={orphan['stack'] or 'none'})")
     if orphans:
         out.print("`berth sandbox down --force` ends the local AWS with all that is in it.")
+
+
+def _minute(instant: str | None) -> str:
+    """`2026-11-24T13:20:27Z` as `berth status` says it: `2026-11-24 13:20 UTC`."""
+    return f"{instant[:16].replace('T', ' ')} UTC" if instant else ""

@@ -79,8 +79,17 @@ def _stack(stack: str, root: Path, record: bool, json_output: bool) -> None:
     drawn = table("Key", "Value", "From", wrap=("Value",))
     drawn.add_row("aws:region", file.region, "stack file")
     for key, value in values.items():
-        drawn.add_row(key, "-" if value in ("", []) else str(value), "stack file" if key in file.given else "default")
+        drawn.add_row(key, _shown(value), "stack file" if key in file.given else "default")
     console().print(drawn)
     if record:
         said = ", ".join(f"{k}: {v}" for k, v in written.items())
         typer.echo(f"\nRecorded in {file.path}: {said}" if written else "\nEverything was recorded already.")
+
+
+def _shown(value: Any) -> str:
+    """A value as a stack file has it: lists with commas, true and false in YAML's words."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value == "" else str(value)

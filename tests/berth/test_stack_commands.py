@@ -126,6 +126,9 @@ def test_settings_explains_every_key(root: Path, run_berth: Run) -> None:
     assert [r["key"] for r in rows] == [f"berth:{key}" for key in Keys.all()]
     shown = run_berth("settings", "--role", "training").out
     assert "capacity_block_id" in shown and "callers" not in shown
+    run_berth(*REFERENCE)
+    own = run_berth("settings", "trial").out
+    assert "use1-az1, use1-az2" in own and "['" not in own and "False" not in own
     assert run_berth("settings", "--role", "trainer").code == 2
     assert run_berth("settings", "--record").code == 2
 
