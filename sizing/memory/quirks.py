@@ -68,6 +68,7 @@ QUIRKS: dict[str, Quirks] = {
     "stablelm": _FP32_SOFTMAX,
     "seed_oss": _FP32_SOFTMAX,
     "ernie4_5": _FP32_SOFTMAX,
+    "glm4_moe": _FP32_SOFTMAX,
     "granitemoe": _FP32_SOFTMAX,
     "granitemoehybrid": _FP32_SOFTMAX,
     "mistral3": _FP32_SOFTMAX,

@@ -32,6 +32,7 @@ FAMILIES: dict[str, str] = {
     "ernie4_5": "relatives",
     "granitemoe": "relatives",
     "olmoe": "relatives",
+    "glm4_moe": "relatives",
     "mistral3": "mistral3",
     "granitemoehybrid": "granite_hybrid",
     "modernbert": "modernbert",

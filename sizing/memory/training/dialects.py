@@ -147,6 +147,7 @@ _DIALECTS: dict[str, Dialect] = {
     "glm4": replace(_LLAMA, up="gate_up_proj", gate="gate_up_proj", block="sandwich"),
     "granitemoe": _MOE,
     "olmoe": _MOE,
+    "glm4_moe": _MOE,
     "gpt_oss": replace(_MOE, softmax="same", clamped_experts=True, attentions=("eager", "flash")),
     "mixtral": _MOE,
     "qwen2_moe": _MOE,

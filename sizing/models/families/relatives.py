@@ -1,5 +1,6 @@
 """Decoders of LLaMA's plan that differ in norms, biases or MLP: OLMo 2 and 3, StarCoder2, Command R, GLM-4, Nemotron,
-StableLM, Seed-OSS, ERNIE 4.5, Granite's and OLMo's mixtures (read from transformers 5.23, `models/*/modeling_*.py`).
+StableLM, Seed-OSS, ERNIE 4.5, the mixtures of Granite, OLMo and GLM-4.5 (read from transformers 5.23,
+`models/*/modeling_*.py`).
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Variant:
     router: str = ""
     """A mixture of experts in place of the MLP: the router's name."""
     experts_key: str = "num_experts"
+    dense_first: bool = False
+    """Routed experts of `moe_intermediate_size`, shared ones, and a plain MLP in the first layers (GLM-4.5)."""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -86,6 +89,9 @@ VARIANTS: dict[str, Variant] = {
     "ernie4_5": Variant(qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", tied=True, context=131_072),
     "granitemoe": Variant(router="block_sparse_moe.router", experts_key="num_local_experts", context=2048),
     "olmoe": Variant(qk_norm="whole", router="mlp.gate"),
+    "glm4_moe": Variant(
+        out_bias="", router="mlp.gate", experts_key="n_routed_experts", dense_first=True, context=131_072
+    ),
 }
 
 
@@ -114,17 +120,27 @@ def layout(config: Config) -> Layout:
     if qk_norm:
         for name, size in (("q", heads), ("k", kv_heads)):
             # Command R normalizes each head with weights of its own.
-            shape = (size, head_dim) if qk_norm == "head" else (size * head_dim,)
+            own = (size, head_dim) if model_type == "cohere" else (head_dim,)
+            shape = own if qk_norm == "head" else (size * head_dim,)
             t.add(f"{attention}.{name}_norm.weight", shape, layers, kind="norm")
-    chosen = experts = 0
-    if v.router:
-        chosen, experts = _experts(t, config, v, hidden, ff, layers)
-    else:
-        *wide, narrow = v.mlp
-        for name in wide:
-            size = 2 * ff if v.fused else ff
-            t.linear(f"model.layers.mlp.{name}", size, hidden, layers, bias=biased(v.mlp_bias), shard="column")
-        t.linear(f"model.layers.mlp.{narrow}", hidden, ff, layers, bias=biased(v.mlp_bias), shard="row")
+    dense = 0 if v.router else layers
+    if v.dense_first:
+        dense = min(layers, positive_int(config, "first_k_dense_replace", default=1, least=0))
+    *wide, narrow = v.mlp
+    for name in wide:
+        size = 2 * ff if v.fused else ff
+        t.linear(f"model.layers.mlp.{name}", size, hidden, dense, bias=biased(v.mlp_bias), shard="column")
+    t.linear(f"model.layers.mlp.{narrow}", hidden, ff, dense, bias=biased(v.mlp_bias), shard="row")
+    chosen = experts = shared = 0
+    width = positive_int(config, "moe_intermediate_size") if v.dense_first else ff
+    if dense < layers:
+        chosen, experts = _experts(t, config, v, hidden, width, layers - dense)
+        shared = width * positive_int(config, "n_shared_experts", default=0, least=0) if v.dense_first else 0
+    if shared:
+        beside = "model.layers.mlp.shared_experts"
+        t.linear(f"{beside}.gate_proj", shared, hidden, layers - dense, shard="column")
+        t.linear(f"{beside}.up_proj", shared, hidden, layers - dense, shard="column")
+        t.linear(f"{beside}.down_proj", hidden, shared, layers - dense, shard="row")
     for name in v.norms:
         t.norm(f"model.layers.{name}", hidden, layers, bias=v.layernorm)
     t.norm("model.norm", hidden, bias=v.layernorm, layered=False)
@@ -143,12 +159,12 @@ def layout(config: Config) -> Layout:
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            intermediate_size=ff * chosen if experts else ff,
+            intermediate_size=max(width * chosen + shared, ff if dense else 0) if experts else ff,
             gated=v.fused or len(v.mlp) > 2,
             attention=attention_layers(windowed if slides else {}, layers, kv_heads, head_dim, v.pattern),
             experts=experts,
             experts_per_token=chosen,
-            expert_size=ff if experts else 0,
+            expert_size=width if experts else 0,
             norm="layernorm" if v.layernorm else "rmsnorm",
             position="rotary",
             activation=text(config, "hidden_act", v.activation),

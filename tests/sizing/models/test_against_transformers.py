@@ -141,6 +141,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("StableLmForCausalLM", SMALL | {"use_qkv_bias": True}),
     ("SeedOssForCausalLM", SMALL | {"head_dim": 32, "attention_bias": True, "attention_out_bias": True}),
     ("Ernie4_5ForCausalLM", SMALL | {"head_dim": 32, "use_bias": True}),
+    *(
+        ("Glm4MoeForCausalLM", SMALL | {
+            "head_dim": 16, "attention_bias": True, "moe_intermediate_size": 40, "n_routed_experts": 4,
+            "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1, "use_qk_norm": normed,
+        })
+        for normed in (False, True)
+    ),
     ("GraniteMoeForCausalLM", SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     *(
         ("GraniteMoeHybridForCausalLM", SMALL | {
