@@ -277,6 +277,11 @@ def activate(tape: Tape, held: float, size: float, name: str) -> float:
         parts = [tape.new(size) for _ in range(4)]
         tape.free(*parts)
         out = tape.new(size)
+    elif name == "relu2":
+        # `ReLUSquaredActivation`: the relu stands beside its square.
+        relu = tape.new(size)
+        out = tape.new(size)
+        tape.free(relu)
     elif name in _WRITTEN_OUT:
         first = tape.new(size)
         second = tape.new(size)
