@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from model_runtime.verify.start import PARTS, start_up_of
 from sizing.hardware.load import load_hardware
 from sizing.measured.memory import split
 from sizing.memory.inference import estimate_inference
@@ -84,7 +85,7 @@ def document(
             "weights_bytes": weights,
         },
         "settings": {"model": model, "batch_size": 4, "tensor_parallel_degree": 1, "quantize": ""},
-        "start_up": {"process_start_s": 1.0, "import_s": 1.0, "download_s": 0.0, "load_s": 1.0, "first_token_s": 1.0},
+        "start_up": start_up_of([dict.fromkeys(PARTS, 1.0) | {"downloaded_bytes": 0}]),
         "largest_batch": {
             "batch": max(batches, default=0), "why": "", "limit": 256, "latency_wish_s": None, "tried": tried,
             "process_starts": 1, "input_tokens": tokens[0], "output_tokens": tokens[1],
