@@ -144,7 +144,28 @@ def load(
         folder=folder,
         downloaded_bytes=local.downloaded_bytes,
         seconds={"download": fetched - started, "load": time.monotonic() - fetched},
-        notes=notes,
+        notes=(*notes, *_left_as_they_are(model, quantize, dtype)),
+    )
+
+
+def _left_as_they_are(model: Any, quantize: str, dtype: str) -> tuple[str, ...]:
+    """A note where quantization reached less than half of the parameters: bitsandbytes turns modules that are exactly
+    `torch.nn.Linear`, so the stacked experts of a mixture, or layers of a class of their own, stay."""
+    if not quantize:
+        return ()
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+
+    layers = (Linear8bitLt, Linear4bit)
+    turned = [module for module in model.modules() if isinstance(module, layers)]
+    own = {id(parameter) for module in turned for parameter in module.parameters(recurse=False)}
+    small = sum(module.in_features * module.out_features for module in turned)
+    rest = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in own)
+    share = small / (small + rest)
+    if share >= 0.5:
+        return ()
+    return (
+        f"{quantize} reached {share:.0%} of the parameters: bitsandbytes turns plain linear layers alone, and the "
+        f"others (embeddings, a mixture's experts) stay in {dtype}",
     )
 
 

@@ -91,6 +91,8 @@ def _load(properties: dict[str, Any]) -> None:
     settings = read_properties(properties)
     _service, loaded = open_service(folder, settings, say=lambda text: log.info("%s", text))
     log.info("loaded in %.1f s, %d bytes of weights", loaded.seconds["load"], loaded.weights_bytes)
+    for note in loaded.notes:
+        log.info("note: %s", note)
 
 
 def _the_service() -> Service:

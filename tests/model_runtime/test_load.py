@@ -75,6 +75,11 @@ def test_int8_on_a_cpu_shrinks_the_linear_layers_and_keeps_the_rest(tmp_path: Pa
     kinds = {type(module).__name__ for module in small.model.modules()}
     assert "Linear8bitLt" in kinds
     assert 0.5 * plain.weights_bytes < small.weights_bytes < plain.weights_bytes
+    assert not [note for note in small.notes if "reached" in note]
+    # Embeddings stay as they are: of a model with a large vocabulary that is most of it.
+    wordy = build(kind, tmp_path / "wordy", hidden_size=64, vocab_size=8192)
+    notes = load(str(wordy), LoadOptions(dtype="bf16", quantize="int8", device="cpu")).notes
+    assert [note for note in notes if note.startswith("int8 reached ") and note.endswith("stay in bf16")]
 
 
 def test_nf4_on_a_cpu_runs_where_the_kernels_take_the_shapes_and_is_refused_where_not(tmp_path: Path) -> None:
