@@ -14,7 +14,7 @@ from model_runtime.errors import ModelError, first_line
 from model_runtime.fetch import fetch_s3, is_s3
 from model_runtime.hub import fetch_hub
 from model_runtime.precision import Device, check_quantization, choose_dtype, find_device, torch_dtype
-from model_runtime.progress import Lines, Progress, downloading
+from model_runtime.progress import Lines, Progress, downloading, without_bars
 
 Architecture = Literal["encoder-only", "decoder-only", "encoder-decoder"]
 _CLASSIFIER = "ForSequenceClassification"
@@ -265,7 +265,8 @@ def _model(
     elif quantize:
         arguments["device_map"] = {"": "cpu"}
     try:
-        model = auto.from_pretrained(folder, **arguments)
+        with without_bars():
+            model = auto.from_pretrained(folder, **arguments)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from error
     model.eval()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 Say = Callable[[str], None]
@@ -52,6 +53,20 @@ class Lines:
 
     def note(self, text: str) -> None:
         self._say(text)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers draws bars of its own, into logs as well; not within this."""
+    from transformers.utils import logging
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 def downloading(progress: Progress, what: str, least: int = LEAST_BYTES) -> Bytes:

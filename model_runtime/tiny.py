@@ -3,9 +3,12 @@ ones do, in seconds and without a download, and answer nonsense. For tests, the 
 
 from __future__ import annotations
 
-import os
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from model_runtime.progress import without_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,8 +60,6 @@ def build(
         raise ValueError(f"kind is {kind!r}; one of {', '.join(KINDS)}")
     if vocab_size < 300:
         raise ValueError(f"vocab_size is {vocab_size}; at least 300")
-    # Saving imports DeepSpeed where it is installed, which says on stdout that it has found no accelerator.
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     tokenizer = _tokenizer(kind, vocab_size, context_window)
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
@@ -70,7 +71,9 @@ def build(
         torch.random.set_rng_state(state)
     folder.mkdir(parents=True, exist_ok=True)
     if safe_serialization:
-        model.save_pretrained(folder)
+        # Saving imports DeepSpeed where it is installed, which says on stdout that it has found no accelerator.
+        with without_bars(), contextlib.redirect_stdout(sys.stderr):
+            model.save_pretrained(folder)
     else:
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(folder)
@@ -199,9 +202,6 @@ def main() -> None:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("folder", type=Path)
     asked = parser.parse_args()
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
     print(build(asked.kind, asked.folder))  # noqa: T201
 
 
