@@ -328,6 +328,8 @@ class _Run:
         trainer.remove_callback(PrinterCallback)
         before = saver.listen()
         self._cap_memory(prepared)
+        if resume is not None:
+            _name_the_step(resume.folder)
         try:
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
         finally:
@@ -409,3 +411,11 @@ def _wait_for(path: Path, limit_s: float = 600.0) -> None:
         if time.monotonic() > until:
             raise ModelError(f"{path} was not written within {limit_s:g} s by the first process of this machine")
         time.sleep(0.05)
+
+
+def _name_the_step(checkpoint: Path) -> None:
+    """DeepSpeed finds its shards by the file `latest`, which the first process alone writes: a machine that has fetched
+    the shards of its own processes lacks it."""
+    steps = sorted(checkpoint.glob("global_step*"))
+    if len(steps) == 1 and not (checkpoint / "latest").exists():
+        (checkpoint / "latest").write_text(steps[0].name, encoding="utf-8")

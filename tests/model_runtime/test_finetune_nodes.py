@@ -201,17 +201,18 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_two_sharded_machines_leave_checkpoints_that_one_new_machine_goes_on_with(
+def test_two_sharded_machines_leave_checkpoints_that_two_new_ones_or_one_go_on_with(
     s3: Any, tiny: Any, tmp_path: Path
 ) -> None:
-    """The notice comes to the second machine alone. Each keeps and uploads the shards of its own processes."""
+    """The notice comes to the second machine alone. Each keeps and uploads the shards of its own processes, and new
+    machines, whose disks are empty, fetch those of all."""
     data = runs.pairs(tmp_path / "d.jsonl", 120)
     whole = runs.settings(tmp_path / "whole", tiny("llama"), data, micro_batch_size=8)
     runs.train(whole)
     two = plan(tmp_path / "two", stage=2, processes=2, micro_batch=4, machines=2)
     base = replace(whole, plan=str(two), upload="s3://runs-of-a-test/run")
     both = nodes_of([replace(base, output=str(tmp_path / f"node-{rank}")) for rank in (0, 1)], tmp_path)
-    until = time.monotonic() + 240
+    until = time.monotonic() + 480
     metrics = tmp_path / "node-0" / FILE
     while time.monotonic() < until and all(process.poll() is None for process in both):
         if metrics.is_file() and len(read_metrics(metrics)) >= 6:
@@ -231,9 +232,20 @@ def test_two_sharded_machines_leave_checkpoints_that_one_new_machine_goes_on_wit
     ]
     assert [len({name for name in names if "optim_states" in name}) for names in shards] == [1, 1]
     assert not shards[0] & shards[1] & {name for name in shards[0] if "optim_states" in name}
+    for item in s3.list_objects_v2(Bucket="runs-of-a-test", Prefix="run/")["Contents"]:
+        source = {"Bucket": "runs-of-a-test", "Key": item["Key"]}
+        s3.copy_object(Bucket="runs-of-a-test", Key=f"again{item['Key'].removeprefix('run')}", CopySource=source)
+    (tmp_path / "again").mkdir()
+    again = [
+        replace(base, upload="s3://runs-of-a-test/again", output=str(tmp_path / "again" / f"node-{rank}"))
+        for rank in (0, 1)
+    ]
+    assert ended(nodes_of(again, tmp_path / "again")) == [0, 0], (tmp_path / "again" / "0.log").read_text()[-3000:]
     one = plan(tmp_path / "one", stage=2, processes=1, micro_batch=8)
     outcome = run(replace(base, plan=str(one), output=str(tmp_path / "new")), say=print)
     assert outcome.kind == "done"
-    rest, uncut = runs.losses(tmp_path / "new"), runs.losses(tmp_path / "whole")
-    assert min(rest) == step + 1
-    assert runs.losses(tmp_path / "node-0") | rest == pytest.approx(uncut, abs=1e-2)
+    uncut = runs.losses(tmp_path / "whole")
+    for rest in (runs.losses(tmp_path / "again" / "node-0"), runs.losses(tmp_path / "new")):
+        assert min(rest) == step + 1
+        assert runs.losses(tmp_path / "node-0") | rest == pytest.approx(uncut, abs=1e-2)
+    assert verify("s3://runs-of-a-test/again/artifact", client=s3).whole
