@@ -94,6 +94,7 @@ def find_target(
         dtype=settings.dtype,
         instance_type=settings.instance_type.removeprefix("ml."),
         batch=settings.batch,
+        stand_in=sandbox,
     )
     seconds = settings.latency_ms / 1000 or None
     return Target(stack, "" if endpoint else where, endpoint, settings.input_tokens, settings.output_tokens, seconds)

@@ -69,7 +69,7 @@ def tentative(documents: Mapping[str, Document]) -> list[str]:
     content = documents["measurement"].content
     planned = _planned_gpu(documents)
     if stack := content.get("stack"):
-        if "--sandbox" in str(content["command"]).split():
+        if stack.get("stand_in"):
             return [f"a stand-in at {stack['address']} was measured in the sandbox, not the machine planned"]
         if stack["instance_type"] == _planned_type(documents):
             return []

@@ -15,8 +15,10 @@ def keep(*sources: Path, output: Path | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path` first, then put it in its place. Raises `UserError` where that cannot be done."""
+    """Write `text` beside `path` first, then put it in its place; its folder is made. Raises `UserError` where that
+    cannot be done."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error

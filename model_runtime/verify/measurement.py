@@ -66,10 +66,13 @@ def _cpu_name() -> str:
 
 
 def check_place(path: Path) -> None:
-    """Raise `ModelError` where a file could not be written at `path`: better before minutes of measuring than after."""
+    """Make the folder of `path`. Raises `ModelError` where a file could not be written there: better before minutes of
+    measuring than after."""
     folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ModelError(f"{path} cannot be written: there is no folder {folder}; make it, or name another place")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error.strerror}: {error.filename}") from error
     if path.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ModelError(f"{path} cannot be written there: name a file in a folder of yours")
 

@@ -13,7 +13,10 @@ from model_runtime.verify.client import Api
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The stack that answers at the plan's target, as its settings say; `instance_type` is EC2's name of the type."""
+    """The stack that answers at the plan's target, as its settings say; `instance_type` is EC2's name of the type.
+
+    `stand_in`: what answers is not its machine but one that stands in for it, as in the sandbox.
+    """
 
     name: str
     role: str
@@ -23,6 +26,7 @@ class Stack:
     dtype: str
     instance_type: str
     batch: int
+    stand_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,17 @@ def verdicts(document: dict[str, Any]) -> list[str]:
     stack = document.get("stack")
     if stack and stack["estimate"] and (alone := document["sweep"][0]["latency_s_p50"]):
         likely = stack["estimate"]["latency_s"]
-        said.append(
-            f"one client: p50 {alone['median']:.3g} s over the network, estimated {likely['likely']:.3g} s "
-            f"({likely['low']:.3g} to {likely['high']:.3g}) for {stack['model']} in {stack['dtype']} on "
-            f"{stack['instance_type']}"
+        estimated = (
+            f"{likely['likely']:.3g} s ({likely['low']:.3g} to {likely['high']:.3g}) for {stack['model']} in "
+            f"{stack['dtype']} on {stack['instance_type']}"
         )
+        if stack["stand_in"]:
+            said.append(
+                f"one client: p50 {alone['median']:.3g} s of a stand-in on this machine, which says nothing of the "
+                f"estimate of {estimated}"
+            )
+        else:
+            said.append(f"one client: p50 {alone['median']:.3g} s over the network, estimated {estimated}")
     wish = document["workload"]["latency_wish_s"]
     if wish is not None:
         good = [

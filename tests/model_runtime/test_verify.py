@@ -330,12 +330,13 @@ def test_the_quantization_claim_is_held_against_what_was_measured() -> None:
 
 
 def test_mistakes_are_one_line(run_berth: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
     for arguments, says in (
         ((tmp_path,), "neither serving.properties nor config.json"),
         (("http://127.0.0.1:1",), "does not answer the workload: no answer: ConnectError"),
         ((tmp_path, "--api", "soap"), "native or openai"),
         ((tmp_path, "--latency", "0"), "must be above 0"),
-        ((tmp_path, "--report", tmp_path / "no" / "m.json"), "there is no folder"),
+        ((tmp_path, "--report", tmp_path / "taken" / "m.json"), "cannot be written: "),
         ((tmp_path, "--report", tmp_path), "name a file in a folder of yours"),
     ):
         ran = run_berth("verify", *arguments)

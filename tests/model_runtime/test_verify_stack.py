@@ -30,6 +30,7 @@ from model_runtime.server.app import Server
 from model_runtime.verify.plan import Plan, Stack
 from model_runtime.verify.run import verify
 from model_runtime.verify.sagemaker import EndpointTransport, runtime_client
+from model_runtime.verify.verdicts import verdicts
 from sizing.errors import UserError
 from tests.infra.infra_projects import ENDPOINT, INFERENCE, SHARED, TRAINING, Project
 from tests.model_runtime.serving_tools import running
@@ -195,6 +196,10 @@ def test_an_endpoint_is_measured_through_its_runtime(endpoint: Any) -> None:
     assert estimate["device_bytes"] < estimate["max_bytes"]
     said = next(line for line in document["verdicts"] if line.startswith("one client: p50"))
     assert said.endswith("for google/flan-t5-base in fp32 on g4dn.xlarge")
+    assert "over the network, estimated " in said
+    document["stack"]["stand_in"] = True
+    said = next(line for line in verdicts(document) if line.startswith("one client: p50"))
+    assert "of a stand-in on this machine, which says nothing of the estimate of " in said
 
 
 @pytest.mark.parametrize(

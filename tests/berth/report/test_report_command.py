@@ -174,7 +174,8 @@ def test_output_goes_to_the_file_whole_and_its_ending_chooses(run_berth: Run, do
         assert "Tentative" in ran.err
         assert (tmp_path / name).read_text(encoding="utf-8").lstrip().startswith(start)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-    assert "cannot be written" in run_berth("report", *files, "-o", tmp_path / "no" / "r.html").err
+    assert run_berth("report", *files, "-o", tmp_path / "new" / "r.html").code == 0
+    assert "cannot be written" in run_berth("report", *files, "-o", tmp_path / "r.html" / "r.html").err
 
 
 def test_markdown_neutralises_markup_in_names(run_berth: Run, documents: Made) -> None:

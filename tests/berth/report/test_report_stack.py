@@ -146,7 +146,7 @@ def test_a_measurement_at_the_stack_s_own_address_makes_it_firm(run_berth: Run, 
     report = as_json(run_berth("report", "trial", "--format", "json"))
     assert report["tentative"] == []
     assert "An answer takes, as estimated" not in glance(report)
-    inside = {**outside, "command": "berth verify trial --sandbox --url http://127.0.0.1:8080", "target": "http://x"}
+    inside = {**outside, "target": "http://x", "stack": {**behind, "stand_in": True}}
     left("verify.json", inside)
     report = as_json(run_berth("report", "trial", "--format", "json"))
     (why,) = report["tentative"]
