@@ -28,3 +28,9 @@ def count(number: float) -> str:
             value = number / size
             return f"{value:.0f}{letter}" if value >= 100 else f"{value:.3g}{letter}"
     return f"{number:g}"
+
+
+def things(number: float, one: str, many: str = "") -> str:
+    """So many of a thing, in words: `1 epoch`, `2.5 epochs`, `1,000 answers`; `many` where an s is not enough."""
+    said = f"{number:,.6g}" if isinstance(number, float) else f"{number:,}"
+    return f"{said} {one if number == 1 else many or one + 's'}"

@@ -9,6 +9,7 @@ import typer
 
 from berth.options import ColumnOption, FormOption, TestOption
 from berth.output import JsonOption, console, print_json, table
+from sizing.units import things
 
 if TYPE_CHECKING:
     from model_runtime.data.check import Window
@@ -143,7 +144,7 @@ def _show(found: dict[str, Any]) -> None:
     out.print()
     for line in lines:
         out.print(line, soft_wrap=True)
-    said = f"{found['errors']:,} errors, {found['warnings']:,} warnings"
+    said = f"{things(found['errors'], 'error')}, {things(found['warnings'], 'warning')}"
     out.print(f"\n{said}" if lines else f"Nothing wrong was found: {said}")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from berth.options import StackArgument
 from berth.output import JsonOption, console, print_json
+from sizing.units import things
 
 if TYPE_CHECKING:
     from infra.operations.feedback import Collected
@@ -127,22 +128,23 @@ def _nothing(made: Collected) -> str:
         return f"nobody has given feedback on {made.stack} since {made.since:%Y-%m-%d %H:%M} UTC; go back with --since"
     where = ", ".join(made.sources)
     return (
-        f"{len(made.records):,} pieces of feedback, and the requests of none are known ({made.requests:,} in {where}); "
-        "have requests kept (capture_percent of the stack), or give --requests FILE"
+        f"{things(len(made.records), 'piece')} of feedback, and the requests of none are known "
+        f"({made.requests:,} in {where}); have requests kept (capture_percent of the stack), or give --requests FILE"
     )
 
 
 def _show(made: Collected, document: dict[str, Any]) -> None:
     out = console()
     rated, answers = document["ratings"], document["answers"]
-    out.print(f"{made.stack}: {len(made.records):,} pieces of feedback since {made.since:%Y-%m-%d %H:%M} UTC")
+    out.print(f"{made.stack}: {things(len(made.records), 'piece')} of feedback since {made.since:%Y-%m-%d %H:%M} UTC")
     if rated["mean"] is not None:
         shown = ", ".join(f"{n} × {rating}" for rating, n in rated["counts"].items() if n)
         out.print(f"Ratings (1 bad to 5 good): {shown}; mean {rated['mean']:.1f}")
     if made.records:
         out.print(f"Corrections: {document['corrections']:,}; comments: {document['comments']:,}")
         out.print(
-            f"On {answers['joined']:,} answers that are known, {answers['unmatched']:,} that nobody kept"
+            f"On {things(answers['joined'], 'answer')} whose request is known, "
+            f"{answers['unmatched']:,} that nobody kept"
             + (f", {answers['several_texts']:,} of several texts at once" if answers["several_texts"] else "")
         )
     training = document["training"]

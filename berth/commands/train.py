@@ -8,6 +8,7 @@ import typer
 
 from berth.options import SANDBOX_HELP, StackArgument, YesOption
 from berth.output import JsonOption, print_json
+from sizing.units import things
 
 if TYPE_CHECKING:
     from berth.show.train import Watcher
@@ -188,7 +189,7 @@ def _show(prepared: Prepared, desk: Desk) -> None:
     out.print(f"\nData: {data.source}, {data.rows:,} rows ({data.form}): {parts}", soft_wrap=True)
     out.print(
         f"Run {prepared.run}: {settings.method} of {settings.model} on {settings.nodes} × {settings.instance_type}, "
-        f"{settings.epochs:g} epochs\n",
+        f"{things(float(settings.epochs), 'epoch')}\n",
         soft_wrap=True,
     )
     show_preview(prepared.preview, resources=False)

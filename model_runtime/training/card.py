@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sizing.units import things
+
 _TEMPLATE = """\
 ---
 base_model: {base}
@@ -22,7 +24,7 @@ Fine-tuned from `{base}` with Berth on {date}.
 | Method | {method}, {precision} |
 | Licence of the base model | {licence} ({licence_note}) |
 | Data | {form}: {parts} |
-| Steps | {steps:,} ({epochs:g} epochs) of {global_batch} examples |
+| Steps | {steps:,} ({epochs}) of {global_batch} examples |
 | Learning rate | {rate:g}, {schedule} |
 | Longest input, target | {input_tokens:,}, {target_tokens:,} tokens |
 | Last training loss | {last_loss} |
@@ -56,7 +58,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         form=data["form"],
         parts=", ".join(f"{count:,} {part}" for part, count in data["parts"].items()),
         steps=result["steps"],
-        epochs=result["epochs"],
+        epochs=things(float(result["epochs"]), "epoch"),
         global_batch=record["plan"]["global_batch"],
         rate=settings["learning_rate"] or record["rate"],
         schedule=settings["schedule"],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from berth.report.blocks import Block, Curve, Curves, Fact, Facts, Section
 from berth.report.documents import Document
 from berth.report.text import number
+from sizing.units import things
 
 
 def section(documents: Mapping[str, Document]) -> Section | None:
@@ -20,7 +21,7 @@ def section(documents: Mapping[str, Document]) -> Section | None:
         Fact("Method", content["method"], "run", content["precision"]),
         Fact("Examples", f"{parts.get('train', 0):,}", "run", _aside(parts)),
         Fact("Processes", f"{plan['processes']}{machines}", "run", f"{plan['global_batch']} examples a step"),
-        Fact("Steps", f"{result['steps']:,}", "run", f"{result['epochs']:g} epochs"),
+        Fact("Steps", f"{result['steps']:,}", "run", things(float(result["epochs"]), "epoch")),
     ]
     for label, key in (("Last loss", "last_loss"), ("Best validation loss", "best_validation_loss")):
         if result[key] is not None:
