@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from sizing.choosing.fit import LEAN_LOADING
+from sizing.choosing.leaner import LEAN_HOLDS, LEAST_SAVING_USD, Leaner, could_open
 from sizing.choosing.precision import explain_auto
 from sizing.choosing.refusal import Refusal
 from sizing.choosing.serving import Planner, Serving, waits
@@ -89,6 +91,8 @@ class Choice:
     notes: tuple[str, ...] = field(default=())
     calibration: Calibration | None = None
     """What was measured and has taken the place of estimates."""
+    leaner: Leaner | None = None
+    """The cheaper machine that memory-mapped loading would open; None where there is none, or it is asked for."""
 
     def nearest_miss(self) -> Refusal | None:
         """The refused type that came nearest to serving; None where the catalogue holds no types."""
@@ -165,12 +169,38 @@ def choose(
             candidates.append(offer)
     candidates.sort(key=_rank)
     best = candidates[0] if candidates else None
+    opened = could_open(hardware, wishes, refused)
     refused.extend(_dearer(c, best) for c in candidates if best is not None and c is not best)
     refused.sort(key=lambda r: (_NEARNESS[r.kind], r.distance))
     if best is None:
         memory = _memory_of_nearest(planner, hardware)
         return Choice(model, workload, wishes, None, tuple(refused), memory, _said(warning), calibration)
-    return _chosen(planner, best, tuple(refused), warning, pays)
+    choice = _chosen(planner, best, tuple(refused), warning, pays)
+    if opened is None:
+        return choice
+    again = choose(model, workload, opened, replace(wishes, loading=LEAN_LOADING), calibration)
+    return replace(choice, leaner=_leaner(again, best.month))
+
+
+def _leaner(again: Choice, month: float) -> Leaner | None:
+    """What was chosen for leaner loading, where it costs less than the choice's `month` in US dollars."""
+    lean = again.chosen
+    if lean is None or lean.instance.gpu is None or lean.usd_per_month > month - LEAST_SAVING_USD:
+        return None
+    return Leaner(
+        loading=again.wishes.loading,
+        instance_type=lean.instance.name,
+        region=lean.region,
+        pay=lean.pay,
+        gpu=lean.instance.gpu.name,
+        dtype=lean.serving.dtype,
+        hosts=lean.serving.hosts,
+        usd_per_month=lean.usd_per_month,
+        saves_usd_per_month=month - lean.usd_per_month,
+        host_bytes=again.memory.host.total_bytes,
+        usable_bytes=usable_ram_bytes(lean.instance.memory_bytes),
+        holds_where=LEAN_HOLDS[again.wishes.engine],
+    )
 
 
 def _rank(candidate: _Candidate) -> tuple[float, int, float, str]:

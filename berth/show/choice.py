@@ -80,6 +80,8 @@ def _show_machine(out: Console, choice: Choice, chosen: Chosen) -> None:
         out.print(headline)
     else:
         folded(out, headline.plain, "")
+    if choice.leaner is not None:
+        folded(out, choice.leaner.line)
     gpus = f"{chosen.instance.gpu_count:g} × {gpu.name if gpu else 'no GPU'}"
     copies = f", {serving.copies} copies of the model" if serving.copies > 1 else ""
     folded(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def document(choice: Choice, hardware: Hardware, outcome: Outcome | None = None) -> dict[str, Any]:
     """The keys are the same whether something was chosen or not: `choice`, `throughput`, `costs` and `sagemaker` are
     null where nothing fits, `refused` says why, and `memory` is then that of the largest GPU's dtype. `measured` is
-    null where no measurement was given."""
+    null where no measurement was given, `leaner_loading` where no other way of loading opens a cheaper machine."""
     chosen, model, wishes = choice.chosen, choice.model, choice.wishes
     costs = costs_of(choice) if chosen is not None else None
     return {
@@ -40,6 +40,7 @@ def document(choice: Choice, hardware: Hardware, outcome: Outcome | None = None)
             "engine": wishes.engine,
         },
         "choice": None if chosen is None else chosen.to_json(),
+        "leaner_loading": None if choice.leaner is None else choice.leaner.to_json(),
         "refused": [r.to_json() for r in choice.refused],
         "memory": choice.memory.to_json(),
         "throughput": _throughput(choice),

@@ -70,6 +70,7 @@ SITUATIONS: dict[str, list[tuple[str, ...]]] = {
     ],
     "size": [
         (XL, "--dtype", "fp32"),
+        (XL, "--dtype", "fp32", "--loading", "mmap"),
         (XL, "--pay", "best", "--region", "any"),
         (XL, "--requests-per-day", "100000", "--latency", "8", "--hours-per-day", "10"),
         (XL, "--requests-per-day", "50", "--pay", "reserved-1y"),
@@ -339,7 +340,7 @@ OPEN_MAPS = {
 OPEN_IN = {"size training": {("by_method",), ("memory", "assumptions")}}
 FOREIGN = {"settings", "configuration", "outputs", "inputs", "options", "recorded"}
 """Objects whose keys are not Berth's to say: a stack file's, a cloud provider's."""
-MAY_LACK = {"fit", "measured"}
+MAY_LACK = {"fit", "measured", "leaner_loading"}
 
 
 @pytest.mark.parametrize("command", [name for name in SITUATIONS if name != "schema"])
@@ -378,6 +379,8 @@ def test_a_document_that_lacks_a_key_or_holds_an_alien_is_refused(run_berth: Run
         ("size", (XL,), ("costs", "by_pay", "spot", "usd_per_hour"), 0),
         ("size", (XL,), ("costs", "rare_use", "start_up", "total_s"), 485),
         ("size", (XL,), ("sagemaker", "usd_per_hour"), 0),
+        ("size", (XL, "--dtype", "fp32"), ("leaner_loading", "saves_usd_per_month"), 0),
+        ("size", (XL, "--dtype", "fp32"), ("leaner_loading", "loading"), "plain"),
         ("size", (XL,), ("refused", 0, "short_bytes"), 0),
         ("size", (XL,), ("refused", 0, "short_bytes"), -1),
         ("size", (XL,), ("memory", "device", "total_bytes"), 7.5),

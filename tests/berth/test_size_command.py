@@ -33,6 +33,22 @@ def test_the_reference_case_for_people(run_berth: Run) -> None:
     assert ran.out.rstrip().splitlines()[-1].startswith("  berth memory google/flan-t5-xl --for inference --dtype fp32")
 
 
+def test_a_cheaper_machine_by_leaner_loading_stands_right_under_the_choice(run_berth: Run) -> None:
+    ran = run_berth("size", "meta-llama/Llama-3.1-8B")
+    lines = ran.out.splitlines()
+    assert lines[2].startswith("g6.4xlarge in us-east-1, on-demand")
+    assert lines[3].startswith("  Cheaper with --loading mmap: g6.2xlarge (L4, bf16) in us-east-1, on-demand: $713.65")
+    said = " ".join(line.strip() for line in lines[3:6])
+    assert "$252.29 less; where the weights are safetensors and from_pretrained of transformers" in said
+    assert "docs/loading.md" in said
+    found = json.loads(run_berth("size", "meta-llama/Llama-3.1-8B", "--json").out)
+    leaner = found["leaner_loading"]
+    assert (leaner["instance_type"], leaner["loading"], leaner["usd_per_month"]) == ("g6.2xlarge", "mmap", 713.65)
+    assert leaner["saves_usd_per_month"] == pytest.approx(found["choice"]["usd_per_month"] - 713.65, abs=0.011)
+    taken = run_berth("size", "meta-llama/Llama-3.1-8B", "--loading", "mmap")
+    assert taken.out.splitlines()[2].startswith("g6.2xlarge in us-east-1") and "Cheaper with" not in taken.out
+
+
 @pytest.mark.parametrize("width", ["80", "120"])
 def test_the_text_keeps_to_the_width(run_berth: Run, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
     monkeypatch.setenv("COLUMNS", width)
