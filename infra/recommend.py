@@ -78,7 +78,8 @@ def recommend(
                 f"there; rates are known in {', '.join(priced) or 'no region'}; `berth catalog refresh --region "
                 f"{region}` looks them up, and --role inference takes EC2 hosts instead"
             )
-    wishes = Wishes(dtype=settings.dtype, region=region, pay=pay or _pay(settings))
+    loading = settings.loading if isinstance(settings, ServiceSettings) else ""
+    wishes = Wishes(dtype=settings.dtype, region=region, pay=pay or _pay(settings), loading=loading)
     choice = choose(model, workload_of(settings), hardware, wishes)
     if choice.chosen is None:
         miss = choice.nearest_miss()
@@ -92,7 +93,8 @@ def recommend(
     }
     if chosen.serving.hosts > 1:
         values["replicas"] = chosen.serving.hosts
-    return Recommendation(values, choice.notes, chosen.usd_per_month)
+    notes = choice.notes if choice.leaner is None else (*choice.notes, choice.leaner.line)
+    return Recommendation(values, notes, chosen.usd_per_month)
 
 
 def _training(

@@ -6,7 +6,6 @@ its value differs from that default.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 
+from infra.addresses import check_caller, check_network, is_private
 from infra.durations import OfficeHours, parse_duration, parse_instant, parse_schedule
 from sizing.errors import UserError, unknown
 
@@ -23,19 +23,13 @@ Role = Literal["inference", "endpoint", "training", "shared"]
 Purchase = Literal["on-demand", "reserved-1y", "reserved-3y", "savings-1y", "savings-3y", "spot", "capacity-block"]
 Egress = Literal["auto", "nat", "endpoints"]
 Invocation = Literal["auto", "real-time", "async"]
+Loading = Literal["plain", "mmap"]
 TrainingMethod = Literal["auto", "full", "lora", "qlora"]
 TrainingOptimizer = Literal["adamw", "adamw8bit", "adafactor", "sgd", "lion"]
 TrainingOffload = Literal["none", "optimizer", "all"]
 TRAINING_DTYPES = ("bf16", "fp16", "fp32", "pure-bf16")
 AUTO = "auto"
 DEFAULT_ALARM_SECONDS = 10.0
-_PRIVATE = tuple(ipaddress.IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
-
-
-def is_private(cidr: str) -> bool:
-    """Whether a block of addresses lies in the private ranges (RFC 1918, RFC 6598)."""
-    block = ipaddress.ip_network(cidr)
-    return isinstance(block, ipaddress.IPv4Network) and any(block.subnet_of(p) for p in _PRIVATE)
 
 
 class Settings(BaseModel):
@@ -174,12 +168,7 @@ class MachineSettings(Settings):
     @field_validator("vpc_cidr")
     @classmethod
     def _a_network(cls, value: str) -> str:
-        try:
-            block = ipaddress.IPv4Network(value)
-        except ValueError as error:
-            raise ValueError(f"'{value}' is no IPv4 network: {error}") from None
-        if not 16 <= block.prefixlen <= 22 or not is_private(value):
-            raise ValueError(f"'{value}' must be a private network of size /16 to /22")
+        check_network(value)
         return value
 
     @field_validator("time_to_live")
@@ -235,6 +224,11 @@ class ServiceSettings(MachineSettings):
         description="Milliseconds in which 19 of 20 requests are answered: sizing plans for it, an alarm watches it. "
         "0: no wish, the alarm stands at 10 s.",
     )  # fmt: skip
+    loading: Loading = Field(
+        default="plain",
+        description="How weights are read, by which system RAM is counted (docs/loading.md): plain, as any image may; "
+        "mmap, safetensors by from_pretrained of transformers 4.57 or 5, as Berth's handler does: less RAM.",
+    )
     capture_percent: int = Field(
         default=0, ge=0, le=100, description="Share of requests whose input and output are kept in the artifact bucket."
     )
@@ -278,12 +272,7 @@ class InferenceSettings(ServiceSettings):
     @classmethod
     def _blocks(cls, value: list[str]) -> list[str]:
         for block in value:
-            try:
-                network = ipaddress.ip_network(block)
-            except ValueError as error:
-                raise ValueError(f"'{block}' is no CIDR block: {error}") from None
-            if network.version != 4:
-                raise ValueError(f"'{block}': callers are IPv4 blocks")
+            check_caller(block)
         return value
 
     @field_validator("schedule")

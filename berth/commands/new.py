@@ -54,6 +54,14 @@ def new(
             help="on-demand, reserved-1y, reserved-3y, savings, spot, best; --capacity-block goes by itself.",
         ),
     ] = "on-demand",
+    loading: Annotated[
+        str | None,
+        typer.Option(
+            "--loading",
+            metavar="WAY",
+            help="Services: how weights are read, plain or mmap (less RAM; docs/loading.md).",
+        ),
+    ] = None,
     replicas: Annotated[int | None, typer.Option("--replicas", metavar="N", help="Hosts or instances.")] = None,
     nodes: Annotated[int | None, typer.Option("--nodes", metavar="N", help="Machines that train together.")] = None,
     method: Annotated[
@@ -114,6 +122,7 @@ def new(
         "requests_per_day": requests_per_day, "latency_ms": None if latency is None else round(latency * 1000),
         "method": method, "epochs": epochs, "global_batch": global_batch, "capacity_block_id": capacity_block,
         "budget_per_run": budget_per_run, "time_to_live": time_to_live, "schedule": schedule, "alarm_email": email,
+        "loading": loading,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
     if role == "shared" and model:

@@ -74,7 +74,7 @@ def _serving(file: StackFile, settings: ServiceSettings, place: str) -> list[Doc
     hardware, model = load_hardware(), resolve_model(settings.model)
     pay = "on-demand" if isinstance(settings, EndpointSettings) else settings.purchase
     gpus = 1 if settings.instance_type == AUTO else max(1, hardware.instance(settings.instance_type).gpus)
-    wishes = Wishes(dtype=settings.dtype, region=file.region, pay=pay, max_gpus=gpus)
+    wishes = Wishes(dtype=settings.dtype, region=file.region, pay=pay, max_gpus=gpus, loading=settings.loading)
     free = choose(model, workload_of(settings), hardware, wishes)
     recorded = settings.instance_type
     if recorded == AUTO or (free.chosen is not None and free.chosen.instance.name == recorded):

@@ -85,7 +85,8 @@ def advise(settings: ServiceSettings, region: str, model: ModelFacts, hardware: 
         return Advice("unknown", (f"{had}; at least {LEAST_REQUESTS} are needed to say anything",))
     view = hosting_view(hardware, region) if isinstance(settings, EndpointSettings) else hardware
     pay = "on-demand" if isinstance(settings, EndpointSettings) else settings.purchase
-    wishes = Wishes(dtype=settings.dtype, region=region, pay=pay, max_gpus=_gpus(hardware, settings.instance_type))
+    gpus = _gpus(hardware, settings.instance_type)
+    wishes = Wishes(dtype=settings.dtype, region=region, pay=pay, max_gpus=gpus, loading=settings.loading)
     able = _able(model, settings, view, wishes)
     choice = choose(model, workload, able, wishes)
     return _compare(settings, region, model, view, choice, workload, wishes, seen)

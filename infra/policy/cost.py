@@ -13,7 +13,7 @@ from infra.policy.subject import Subject, Violation, as_list, dig
 from infra.resource_types import ENDPOINT_CONFIG, INSTANCE, TEMPLATE
 from infra.settings import MachineSettings, ServiceSettings, TrainingSettings
 from infra.training_job import too_small
-from sizing.choosing.fit import Memories, device_short, host_short
+from sizing.choosing.fit import LEAN_LOADING, Memories, device_short, host_short
 from sizing.choosing.precision import refused_dtype
 from sizing.errors import UserError
 from sizing.hardware.load import Hardware, load_hardware
@@ -110,7 +110,7 @@ def holds_model(subject: Subject) -> Iterator[Violation]:
         yield from _holds_run(subject, settings, model)
         return
     workload = Workload(settings.input_tokens, settings.output_tokens, batch=settings.batch)
-    memories = Memories(model, workload, "plain", "transformers")
+    memories = Memories(model, workload, settings.loading, "transformers")
     for name, instance in gpu_types(subject, load_hardware()):
         gpu = instance.gpu
         if gpu is None:
@@ -120,13 +120,15 @@ def holds_model(subject: Subject) -> Iterator[Violation]:
             continue
         split = instance.gpus if instance.gpus > 1 and memories.can_split(instance.gpus) else 1
         memory = memories.estimate(settings.dtype, split, settings.batch)
-        short = device_short(memory.device, gpu, split, settings.dtype, settings.batch) or host_short(
-            memory.host, instance, 1, "plain"
-        )
-        if short:
-            yield Violation(
-                "machine-too-small", "mandatory", name, f"{instance.name} cannot hold the model: {short.reason}"
-            )
+        why = ""
+        if short := device_short(memory.device, gpu, split, settings.dtype, settings.batch):
+            why = short.reason
+        elif short := host_short(memory.host, instance, 1, settings.loading):
+            lean = memories.host(settings.dtype, 1, LEAN_LOADING)
+            fits = host_short(lean, instance, 1, LEAN_LOADING) is None
+            why = short.reason + (f"; berth:loading {LEAN_LOADING} would fit (docs/loading.md)" if fits else "")
+        if why:
+            yield Violation("machine-too-small", "mandatory", name, f"{instance.name} cannot hold the model: {why}")
 
 
 def _holds_run(subject: Subject, settings: TrainingSettings, model: ModelFacts) -> Iterator[Violation]:

@@ -129,7 +129,7 @@ def gpus_for(settings: ServiceSettings, model: ModelFacts, instance: InstanceTyp
     gpu = instance.gpu
     if gpu is None or instance.gpus <= 1:
         return 1, ()
-    memories = Memories(model, workload_of(settings), "plain", "transformers")
+    memories = Memories(model, workload_of(settings), settings.loading, "transformers")
     dtype = canonical(settings.dtype)
     for count in (n for n in range(1, instance.gpus + 1) if instance.gpus % n == 0):
         if not memories.can_split(count):

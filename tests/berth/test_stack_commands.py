@@ -154,6 +154,22 @@ def test_new_says_what_policies_would_refuse(root: Path, run_berth: Run) -> None
     assert not [note for note in json.loads(fine.out)["notes"] if note.startswith("policy")]
 
 
+def test_new_records_the_way_of_loading_and_takes_the_machine_that_it_opens(root: Path, run_berth: Run) -> None:
+    """The plain way is the default, names what the leaner one would save, and is not written down."""
+    llama = ("--role", "inference", "--model", "meta-llama/Llama-3.1-8B", "--email", "me@example.com")
+    plain = run_berth("new", "plain", *llama)
+    assert "berth:instance_type: g6.4xlarge" in plain.out and "berth:loading" not in plain.out
+    assert "Note: Cheaper with --loading mmap: g6.2xlarge" in plain.out
+    mapped = run_berth("new", "mapped", *llama, "--loading", "mmap")
+    assert "berth:instance_type: g6.2xlarge" in mapped.out and "berth:loading: mmap" in mapped.out
+    assert "Cheaper" not in mapped.out and "policy" not in mapped.out
+    ran = run_berth("preview", "mapped", "--offline", "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["violations"] == []
+    wrong = run_berth("new", "wrong", *llama, "--loading", "mapped")
+    assert (wrong.code, "loading: input should be 'plain' or 'mmap'" in wrong.err) == (2, True)
+
+
 def test_a_plan_that_a_policy_refuses_ends_with_3(root: Path, run_berth: Run) -> None:
     run_berth(*REFERENCE, "--budget", "100")
     ran = run_berth("preview", "trial")

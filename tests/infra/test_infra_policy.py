@@ -201,6 +201,21 @@ def test_machine_too_small(project: Project) -> None:
     assert "GPU memory" in found(rule, project.plan({**ENDPOINT, "batch": 512}))[0]
 
 
+@pytest.mark.parametrize("values", [INFERENCE, ENDPOINT], ids=["inference", "endpoint"])
+def test_a_machine_too_small_for_the_plain_way_holds_what_is_mapped(project: Project, values: dict[str, Any]) -> None:
+    rule, llama = "machine-too-small", {"model": "meta-llama/Llama-3.1-8B", "instance_type": "g6.2xlarge"}
+    small = {**values, **llama, "dtype": "bf16"}
+    refused = found(rule, project.plan(small))[0]
+    assert "system RAM" in refused and "berth:loading mmap would fit" in refused
+    mapped = project.plan({**small, "loading": "mmap"})
+    assert found(rule, mapped) == []
+    assert not [w for w in mapped.warnings if "sizing would choose" in w]
+    larger = {**small, "model": "meta-llama/Llama-2-13b-hf", "loading": "mmap"}
+    assert "GPU memory" in found(rule, project.plan(larger))[0]
+    far = {**small, "model": "google/flan-t5-xxl", "instance_type": "g6e.xlarge"}
+    assert "would fit" not in found(rule, project.plan(far))[0]
+
+
 def test_not_offered(project: Project) -> None:
     rule = "not-offered"
     assert found(rule, project.plan(INFERENCE)) == []

@@ -94,6 +94,16 @@ def test_the_command_of_sizing_s_numbers_prints_them(run_berth: Run, stack: Any)
                for f in report["glance"])  # fmt: skip
 
 
+def test_a_stack_that_maps_its_weights_is_sized_that_way(run_berth: Run, stack: Any) -> None:
+    """16 GiB hold the model then; counted the plain way the machine would be refused."""
+    stack(instance_type="g4dn.xlarge", loading="mmap")
+    report = as_json(run_berth("report", "trial", "--format", "json"))
+    assert glance(report)["Machine"] == "1 × g4dn.xlarge"
+    (command,) = [source["command"] for source in report["sources"] if source["kind"] == "size"]
+    assert "--loading mmap" in command
+    assert json.loads(run_berth(*shlex.split(command)[1:]).out)["choice"]["instance_type"] == "g4dn.xlarge"
+
+
 def test_a_machine_that_sizing_would_not_choose_is_reported_with_what_it_would(run_berth: Run, stack: Any) -> None:
     stack(instance_type="g5.2xlarge")
     report = as_json(run_berth("report", "trial", "--format", "json"))

@@ -111,6 +111,16 @@ def advised(project: Project, observed: Observed, values: dict[str, Any]) -> Any
     return advise(file.settings, file.region, resolve_model("google/flan-t5-xl"), load_hardware(), observed)
 
 
+def test_advice_counts_ram_by_the_stack_s_way_of_loading(project: Project) -> None:
+    """Of the small machine: kept where weights are mapped; a larger one is advised where they are not."""
+    small = {**INFERENCE, "instance_type": "g4dn.xlarge"}
+    kept = advised(project, seen(requests=1000.0), {**small, "loading": "mmap"})
+    assert (kept.kind, kept.instance_type) == ("keep", "g4dn.xlarge")
+    plain = advised(project, seen(requests=1000.0), small)
+    assert (plain.kind, plain.instance_type) == ("larger", "g4dn.2xlarge")
+    assert "system RAM" in plain.reasons[0]
+
+
 def test_an_hour_of_a_host(project: Project, aws: Any, told: Any) -> None:
     project.write("trial", {**INFERENCE, "requests_per_day": 20_000, "latency_ms": 5000})
     host = aws("ec2").run_instances(
