@@ -31,8 +31,9 @@ def extend(
     """Let a stack live longer: move its expiry in the stack file, the cloud's schedule, the watchdog and the tags."""
     from berth.show.lifecycle import NOT_DONE, agreed, moment, open_cloud, open_engine
     from infra.lifecycle.extend import extend as move
-    from infra.lifecycle.extend import plan_extension, tell_state
+    from infra.lifecycle.extend import plan_extension, span_of, tell_state
 
+    span_of(by)  # what is mistyped is said before anything else is looked at
     engine = open_engine(stack, sandbox, yes=yes, json_output=json_output)
     cloud = open_cloud(stack, engine, sandbox)
     found = plan_extension(stack, by, engine.project, cloud)

@@ -65,19 +65,24 @@ class Move:
         return {"name": self.name, "moved": not self.problem, "problem": self.problem or None}
 
 
-def plan_extension(stack: str, by: str, project: Path, cloud: Cloud, clock: Callable[[], datetime] = now) -> Extension:
-    """What moving the expiry of `stack` by `by` (2h, 30m, 1d) means.
-
-    Raises `UserError` for a stack that never ends or whose end has begun, and for a duration that is none.
-    """
-    file, moment = read_stack(stack, project), clock()
-    settings = file.settings
+def span_of(by: str) -> timedelta:
+    """The duration that `--by` gives (2h, 30m, 1d). Raises `UserError` for one that is none, and for `off`."""
     try:
         span = parse_duration(by)
     except ValueError as error:
         raise UserError(f"--by {error}") from None
     if span is None:
         raise UserError("--by off would let it live for ever; give a duration such as 2h")
+    return span
+
+
+def plan_extension(stack: str, by: str, project: Path, cloud: Cloud, clock: Callable[[], datetime] = now) -> Extension:
+    """What moving the expiry of `stack` by `by` (2h, 30m, 1d) means.
+
+    Raises `UserError` for a stack that never ends or whose end has begun, and for a duration that is none.
+    """
+    file, moment, span = read_stack(stack, project), clock(), span_of(by)
+    settings = file.settings
     if not isinstance(settings, MachineSettings):
         raise UserError(f"stack {stack} is the shared one: it has no machines and never expires")
     layers = layers_of(file, cloud)

@@ -91,6 +91,8 @@ def test_nothing_happens_where_nobody_can_answer(run_berth: Run, world: World) -
         ran = run_berth(*arguments, "--sandbox")
         assert (ran.code, ran.out) == (2, "")
         assert "give --yes" in ran.err
+    mistyped = run_berth("extend", "trial", "--by", "2x", "--sandbox")
+    assert (mistyped.code, "--by" in mistyped.err, "give --yes" in mistyped.err) == (2, True, False)
     assert standing(world.aws) == []
 
 
