@@ -25,8 +25,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 WIDTH = 100
 
-_TOGETHER = ("tests/model_runtime/test_fuzz.py", "tests/model_runtime/test_lmi_engine.py")
-"""Files whose slow tests share a server or jars: all of them run in one worker, in their order."""
+_TOGETHER = (
+    "tests/model_runtime/test_fuzz.py", "tests/model_runtime/test_lmi_engine.py",
+    "tests/model_runtime/test_finetune_nodes.py",
+)  # fmt: skip
+"""Files whose slow tests share a server or jars, or start several machines of several processes each: all of a file run
+in one worker, in their order."""
 
 _ENVIRONMENT = {
     "NO_COLOR": "1",

@@ -27,9 +27,13 @@ from tests.model_runtime.test_finetune_processes import COMMAND, environment, pl
 
 
 def free_port() -> int:
-    """One with a free port after it, below those that the system gives to connections."""
+    """One with a free port after it, below those that the system gives to connections.
+
+    Another test may draw at the same moment, and a training run seeds `random` alike in every process that it is in.
+    """
+    draw = random.SystemRandom()
     while True:
-        port = random.randrange(20_000, 32_000)  # another test may draw at the same time, so not by a seed
+        port = draw.randrange(20_000, 32_000)
         with socket.socket() as one, socket.socket() as next_one:
             try:
                 one.bind(("127.0.0.1", port))
