@@ -11,7 +11,7 @@ def verdicts(document: dict[str, Any]) -> list[str]:
     settings, largest, memory = document.get("settings"), document.get("largest_batch"), document.get("memory")
     if settings and largest:
         wished, found = settings["batch_size"], largest["batch"]
-        if found < wished:
+        if found < wished and found < largest["limit"]:
             said.append(
                 f"batch {wished} is set, but {largest['why']}: set a batch of {found}" if found else largest["why"]
             )

@@ -299,6 +299,8 @@ def test_the_verdict_says_when_the_choice_should_change() -> None:
         "p90 is over the 1 s wished even for one client at a time",
         "2 requests failed under load; the statuses stand in the report",
     ]
+    untried = {"batch": 4, "why": "no larger one was tried (limit 4)", "limit": 4}
+    assert not any("batch" in line for line in verdicts({**document, "largest_batch": untried}))
 
 
 def test_made_prompts_have_the_length_that_was_asked(wide: Callable[[str], Generator]) -> None:
@@ -366,7 +368,7 @@ def test_a_folder_is_measured_whole(
     for shown in (
         "s to the first token of a batch of 1 (median of 2: ", "were fetched",
         "Largest batch (16 tokens in, 4 out): 8; ", "Memory at batch 8 (resident memory, Linux VmHWM)",
-        "Host memory at the peak of loading, beyond the imports: ",
+        "Host memory at the peak of loading: ",
     ):  # fmt: skip
         assert shown in ran.out
     document = json.loads(report.read_text())
