@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sizing.errors import UserError
 from sizing.models.facts import AttentionLayers, Latent, Stack
 from sizing.models.families.layout import (
     Config,
     Layout,
     Tensors,
+    check_experts,
     flag,
     layer_count,
     output_head,
@@ -34,8 +34,7 @@ def layout(config: Config) -> Layout:
     shared = positive_int(config, "n_shared_experts", default=0, least=0) * width
     dense = min(layers, positive_int(config, "first_k_dense_replace", default=0, least=0))
     sparse = layers - dense
-    if chosen > experts:
-        raise UserError(f"config.json: {chosen} experts a token, of {experts}")
+    check_experts(chosen, experts)
     bias = flag(config, "attention_bias")
     tied = flag(config, "tie_word_embeddings")
     attention, mlp = "model.layers.self_attn", "model.layers.mlp"
@@ -53,17 +52,10 @@ def layout(config: Config) -> Layout:
     t.norm(f"{attention}.kv_a_layernorm", latent, layers)
     t.linear(f"{attention}.kv_b_proj", heads * (plain + value), latent, layers, shard="column")
     t.linear(f"{attention}.o_proj", hidden, heads * value, layers, bias=bias, shard="row")
-    t.linear(f"{mlp}.gate_proj", ff, hidden, dense, shard="column")
-    t.linear(f"{mlp}.up_proj", ff, hidden, dense, shard="column")
-    t.linear(f"{mlp}.down_proj", hidden, ff, dense, shard="row")
-    t.add(f"{mlp}.gate.weight", (experts, hidden), sparse, kind="other")
-    t.linear(f"{mlp}.experts.gate_proj", width, hidden, sparse * experts, shard="column", expert=True)
-    t.linear(f"{mlp}.experts.up_proj", width, hidden, sparse * experts, shard="column", expert=True)
-    t.linear(f"{mlp}.experts.down_proj", hidden, width, sparse * experts, shard="row", expert=True)
+    t.gated_mlp(mlp, ff, hidden, dense)
+    t.mixture(mlp, "gate", experts, width, hidden, sparse)
     if shared:
-        t.linear(f"{mlp}.shared_experts.gate_proj", shared, hidden, sparse, shard="column")
-        t.linear(f"{mlp}.shared_experts.up_proj", shared, hidden, sparse, shard="column")
-        t.linear(f"{mlp}.shared_experts.down_proj", hidden, shared, sparse, shard="row")
+        t.gated_mlp(f"{mlp}.shared_experts", shared, hidden, sparse)
     t.norm("model.layers.input_layernorm", hidden, layers)
     t.norm("model.layers.post_attention_layernorm", hidden, layers)
     t.norm("model.norm", hidden, layered=False)

@@ -67,9 +67,7 @@ def _decoder(t: Tensors, config: Config, model_type: str, root: str) -> tuple[St
     if generation.qk_norm:
         t.norm(f"{attention}.q_norm", head_dim, layers)
         t.norm(f"{attention}.k_norm", head_dim, layers)
-    t.linear(f"{root}.layers.mlp.gate_proj", ff, hidden, layers, shard="column")
-    t.linear(f"{root}.layers.mlp.up_proj", ff, hidden, layers, shard="column")
-    t.linear(f"{root}.layers.mlp.down_proj", hidden, ff, layers, shard="row")
+    t.gated_mlp(f"{root}.layers.mlp", ff, hidden, layers)
     t.norm(f"{root}.layers.input_layernorm", hidden, layers)
     t.norm(f"{root}.layers.post_attention_layernorm", hidden, layers)
     if generation.sandwich:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sizing.errors import UserError
 from sizing.models.facts import Stack
 from sizing.models.families.layout import (
     Config,
     Layout,
     Tensors,
+    check_experts,
     check_groups,
     flag,
     layer_count,
@@ -27,8 +27,7 @@ def layout(config: Config) -> Layout:
     experts = positive_int(config, "num_local_experts")
     chosen = positive_int(config, "num_experts_per_tok", "experts_per_token", default=4)
     check_groups(heads, kv_heads)
-    if chosen > experts:
-        raise UserError(f"config.json: {chosen} experts a token, of {experts}")
+    check_experts(chosen, experts)
     bias = flag(config, "attention_bias", True)
     tied = flag(config, "tie_word_embeddings")
     attention, mlp, number = "model.layers.self_attn", "model.layers.mlp", layers * experts

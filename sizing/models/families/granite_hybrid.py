@@ -8,6 +8,7 @@ from sizing.models.families.layout import (
     Config,
     Layout,
     Tensors,
+    check_experts,
     check_groups,
     flag,
     head_dim_of,
@@ -34,8 +35,7 @@ def layout(config: Config) -> Layout:
     experts = positive_int(config, "num_local_experts", default=0, least=0)
     chosen = positive_int(config, "num_experts_per_tok", default=0, least=0)
     check_groups(heads, kv_heads)
-    if chosen > experts:
-        raise UserError(f"config.json: {chosen} experts a token, of {experts}")
+    check_experts(chosen, experts)
     types = config.get("layer_types")
     if not isinstance(types, list) or len(types) != layers or not set(types) <= {*MAMBA, *ATTENTION}:
         raise UserError(
@@ -66,12 +66,7 @@ def layout(config: Config) -> Layout:
     t.norm(f"{block}.norm", inner, mamba)
     t.linear(f"{block}.out_proj", hidden, inner, mamba, bias=projected)
     if experts:
-        moe = "model.layers.block_sparse_moe"
-        # transformers 5 holds the router as a bare parameter, which no quantizer turns.
-        t.add(f"{moe}.router.weight", (experts, hidden), layers, kind="other")
-        for name in ("gate_proj", "up_proj"):
-            t.linear(f"{moe}.experts.{name}", width, hidden, layers * experts, shard="column", expert=True)
-        t.linear(f"{moe}.experts.down_proj", hidden, width, layers * experts, shard="row", expert=True)
+        t.mixture("model.layers.block_sparse_moe", "router", experts, width, hidden, layers)
     t.linear("model.layers.shared_mlp.input_linear", 2 * shared, hidden, layers, shard="column")
     t.linear("model.layers.shared_mlp.output_linear", hidden, shared, layers, shard="row")
     t.norm("model.layers.input_layernorm", hidden, layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,12 @@ def check_groups(heads: int, kv_heads: int) -> None:
         raise UserError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads")
 
 
+def check_experts(chosen: int, experts: int) -> None:
+    """A token cannot be sent to more experts than a layer has."""
+    if chosen > experts:
+        raise UserError(f"config.json: {chosen} experts a token, of {experts}")
+
+
 def class_name(config: Config) -> str:
     """The transformers class whose tensors the checkpoint holds, empty where it is not said.
 
@@ -226,6 +232,41 @@ class Tensors:
         self.add(f"{name}.weight", (size,), count, kind="norm", part=part, layered=layered)
         if bias:
             self.add(f"{name}.bias", (size,), count, kind="norm", part=part, layered=layered)
+
+    def gated_mlp(
+        self,
+        block: str,
+        width: int,
+        hidden: int,
+        count: int = 1,
+        *,
+        names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
+        bias: bool = False,
+        expert: bool = False,
+    ) -> None:
+        """Gate and up [width, hidden], and down [hidden, width]."""
+        gate, up, down = names
+        for name in (gate, up):
+            self.linear(f"{block}.{name}", width, hidden, count, bias=bias, shard="column", expert=expert)
+        self.linear(f"{block}.{down}", hidden, width, count, bias=bias, shard="row", expert=expert)
+
+    def mixture(
+        self,
+        block: str,
+        router: str,
+        experts: int,
+        width: int,
+        hidden: int,
+        layers: int,
+        *,
+        names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
+    ) -> None:
+        """In each of `layers` a router and `experts` gated MLPs of `width`.
+
+        transformers 5 holds the router as a bare parameter, which no quantizer turns.
+        """
+        self.add(f"{block}.{router}.weight", (experts, hidden), layers, kind="other")
+        self.gated_mlp(f"{block}.experts", width, hidden, layers * experts, names=names, expert=True)
 
     def done(self) -> tuple[Tensor, ...]:
         return tuple(self.items)

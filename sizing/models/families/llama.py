@@ -94,7 +94,7 @@ def layout(config: Config) -> Layout:
 
     t = Tensors()
     t.add("model.embed_tokens.weight", (vocab, hidden), kind="embedding", part="shared", shard="vocab", layered=False)
-    attention, mlp = "model.layers.self_attn", "model.layers.mlp"
+    attention = "model.layers.self_attn"
     t.linear(f"{attention}.q_proj", heads * head_dim, hidden, layers, bias=qkv_bias, shard="column")
     t.linear(f"{attention}.k_proj", kv_heads * head_dim, hidden, layers, bias=qkv_bias, shard="column")
     t.linear(f"{attention}.v_proj", kv_heads * head_dim, hidden, layers, bias=qkv_bias, shard="column")
@@ -102,9 +102,7 @@ def layout(config: Config) -> Layout:
     if qk_norm:
         t.norm(f"{attention}.q_norm", head_dim, layers)
         t.norm(f"{attention}.k_norm", head_dim, layers)
-    t.linear(f"{mlp}.gate_proj", ff, hidden, layers, bias=mlp_bias, shard="column")
-    t.linear(f"{mlp}.up_proj", ff, hidden, layers, bias=mlp_bias, shard="column")
-    t.linear(f"{mlp}.down_proj", hidden, ff, layers, bias=mlp_bias, shard="row")
+    t.gated_mlp("model.layers.mlp", ff, hidden, layers, bias=mlp_bias)
     t.norm("model.layers.input_layernorm", hidden, layers)
     t.norm("model.layers.post_attention_layernorm", hidden, layers)
     t.norm("model.norm", hidden, layered=False)

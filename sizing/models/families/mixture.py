@@ -8,7 +8,7 @@ from dataclasses import replace
 from sizing.errors import UserError
 from sizing.models.facts import Tensor
 from sizing.models.families import llama
-from sizing.models.families.layout import Config, Layout, Tensors, positive_int
+from sizing.models.families.layout import Config, Layout, Tensors, check_experts, positive_int
 
 
 def expert_layers(config: Config, layers: int) -> int:
@@ -31,24 +31,17 @@ def layout(config: Config) -> Layout:
     hidden, layers = stack.hidden_size, stack.layers
     experts = positive_int(config, "num_local_experts" if mixtral else "num_experts", default=8 if mixtral else None)
     chosen = positive_int(config, "num_experts_per_tok", default=2 if mixtral else None)
-    if chosen > experts:
-        raise UserError(f"config.json: {chosen} experts a token, of {experts}")
+    check_experts(chosen, experts)
     width = positive_int(config, "intermediate_size" if mixtral else "moe_intermediate_size")
     sparse = layers if mixtral else expert_layers(config, layers)
 
     t = Tensors()
     block = "model.layers.block_sparse_moe" if mixtral else "model.layers.mlp"
-    gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
-    # transformers 5 holds the router as a bare parameter, which no quantizer turns.
-    t.add(f"{block}.gate.weight", (experts, hidden), sparse, kind="other")
-    t.linear(f"{block}.experts.{gate}", width, hidden, sparse * experts, shard="column", expert=True)
-    t.linear(f"{block}.experts.{up}", width, hidden, sparse * experts, shard="column", expert=True)
-    t.linear(f"{block}.experts.{down}", hidden, width, sparse * experts, shard="row", expert=True)
+    names = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    t.mixture(block, "gate", experts, width, hidden, sparse, names=names)
     shared = positive_int(config, "shared_expert_intermediate_size") if model_type == "qwen2_moe" else 0
     if shared:
-        t.linear(f"{block}.shared_expert.gate_proj", shared, hidden, sparse, shard="column")
-        t.linear(f"{block}.shared_expert.up_proj", shared, hidden, sparse, shard="column")
-        t.linear(f"{block}.shared_expert.down_proj", hidden, shared, sparse, shard="row")
+        t.gated_mlp(f"{block}.shared_expert", shared, hidden, sparse)
         t.linear(f"{block}.shared_expert_gate", 1, hidden, sparse)
 
     def placed(tensor: Tensor) -> Tensor | None:

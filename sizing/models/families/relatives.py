@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sizing.errors import UserError
 from sizing.models.facts import Stack
 from sizing.models.families.layout import (
     Config,
     Layout,
     Tensors,
+    check_experts,
     check_groups,
     flag,
     head_dim_of,
@@ -137,10 +137,7 @@ def layout(config: Config) -> Layout:
         chosen, experts = _experts(t, config, v, hidden, width, layers - dense)
         shared = width * positive_int(config, "n_shared_experts", default=0, least=0) if v.dense_first else 0
     if shared:
-        beside = "model.layers.mlp.shared_experts"
-        t.linear(f"{beside}.gate_proj", shared, hidden, layers - dense, shard="column")
-        t.linear(f"{beside}.up_proj", shared, hidden, layers - dense, shard="column")
-        t.linear(f"{beside}.down_proj", hidden, shared, layers - dense, shard="row")
+        t.gated_mlp("model.layers.mlp.shared_experts", shared, hidden, layers - dense)
     for name in v.norms:
         t.norm(f"model.layers.{name}", hidden, layers, bias=v.layernorm)
     t.norm("model.norm", hidden, bias=v.layernorm, layered=False)
@@ -179,12 +176,7 @@ def _experts(t: Tensors, config: Config, v: Variant, hidden: int, width: int, la
     """Adds the router and the experts of every layer; returns (experts a token, experts)."""
     experts = positive_int(config, v.experts_key)
     chosen = positive_int(config, "num_experts_per_tok", default=2)
-    if chosen > experts:
-        raise UserError(f"config.json: {chosen} experts a token, of {experts}")
-    block = f"model.layers.{v.router.split('.')[0]}"
-    # transformers 5 holds the router as a bare parameter, which no quantizer turns.
-    t.add(f"model.layers.{v.router}.weight", (experts, hidden), layers, kind="other")
-    for name in ("gate_proj", "up_proj"):
-        t.linear(f"{block}.experts.{name}", width, hidden, layers * experts, shard="column", expert=True)
-    t.linear(f"{block}.experts.down_proj", hidden, width, layers * experts, shard="row", expert=True)
+    check_experts(chosen, experts)
+    block, router = v.router.split(".")
+    t.mixture(f"model.layers.{block}", router, experts, width, hidden, layers)
     return chosen, experts
