@@ -9,12 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from model_runtime.flock import take
 from sizing.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: two at once are not told apart there
-    fcntl = None  # type: ignore[assignment]
 
 FILE = "lock"
 
@@ -39,16 +35,6 @@ def opened(folder: Path) -> IO[bytes]:
     """The lock's file, and its folder made where it is not there. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     return (folder / FILE).open("a+b")
-
-
-def take(file: IO[bytes]) -> bool:
-    """Lock a file until it is closed; False where another process holds it."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
 
 
 def user_name() -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model_runtime.errors import ModelError
+from model_runtime.flock import one_at_a_time
 from model_runtime.manifest import NAME, Entry, parse_manifest, safe_path, sha256_of
 from model_runtime.progress import Bytes
 
@@ -81,19 +79,9 @@ def fetch_s3(
     client = client or _client(workers)
     entries, manifest = _entries(client, bucket, prefix, uri, manifest_sha256)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    # An engine starts a worker for each GPU, and all want the weights.
+    with one_at_a_time(folder):
         return _bring(client, bucket, prefix, uri, entries, manifest, folder, progress, workers, part_bytes)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One at a time in `folder`, over processes: an engine starts a worker for each GPU, and all want the weights."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _bring(

@@ -20,6 +20,7 @@ from infra import lock
 from infra.catalog_refresh import KEPT
 from infra.prices.table import COLUMNS as SERVICE_COLUMNS
 from infra.prices.table import REFRESHED, refreshed_rows
+from model_runtime.flock import take
 from sizing.errors import UserError
 from sizing.hardware import cache
 from sizing.hardware.tables import COLUMNS
@@ -35,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     with _writing(folder):
         file = lock.opened(folder)
     with file:
-        if not lock.take(file):
+        if not take(file):
             raise UserError("another `berth catalog` command is writing the catalogue; wait for it to end")
         yield
 

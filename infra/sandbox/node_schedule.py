@@ -21,10 +21,10 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from infra.durations import read_once
 from infra.errors import one_line
-from infra.lock import take
 from infra.resolve import now
 from infra.sandbox.aws import Aws
 from infra.sandbox.node_process import alone, spawn
+from model_runtime.flock import take
 
 POLL_S = 1.0
 _SILENCE_S = 20.0

@@ -18,7 +18,7 @@ from model_runtime.manifest import NAME, Entry, sha256_of, write_manifest
 
 RUNTIME = (
     "__init__.py", "errors.py", "manifest.py", "fetch.py", "precision.py", "load.py", "parameters.py", "sampling.py",
-    "rows.py", "generate.py", "progress.py", "hub.py", "handler", "feedback",
+    "rows.py", "generate.py", "progress.py", "hub.py", "flock.py", "handler", "feedback",
 )  # fmt: skip
 """What of `model_runtime` runs on a machine that serves. It imports nothing else of Berth."""
 WEIGHTS = "weights"
