@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,10 @@ from model_runtime.evaluation.bootstrap import DRAWS, LEVEL, Compared, compare
 from model_runtime.evaluation.predict import Answer, predict, target_losses
 from model_runtime.evaluation.scores import Score, label_scores, perplexity_score, text_scores
 from model_runtime.evaluation.signs import signs, summary
-from model_runtime.load import LoadOptions, fetch, load
+from model_runtime.load import LoadOptions, Local, fetch, load
 from model_runtime.parameters import Sampling
 from model_runtime.progress import Lines
+from model_runtime.writable import check_writable
 
 PREDICTIONS, REPORT = "predictions.jsonl", "evaluation.json"
 FORMAT = "berth-evaluation/1"
@@ -84,13 +84,12 @@ def evaluate(location: str, out: Path, options: Options, *, say: Say | None = No
     models = {"model": subject.model, **({"base": base} if base and base != "none" else {})}
     # Hours of answers hang on these: a base that cannot be had and a place that cannot be written are said first.
     check_writable(out)
-    for where in models.values():
-        fetch(where, progress=Lines(say))
+    there = {name: fetch(where, Lines(say)) for name, where in models.items()}
     answers: dict[str, list[Answer]] = {}
     scores: dict[str, list[Score]] = {}
     for name, where in models.items():
         say(f"{name}: {where}")
-        answers[name], scores[name] = _of_one(where, examples, prompt, options, say)
+        answers[name], scores[name] = _of_one(where, there[name], examples, prompt, options, say)
     compared = _compared(scores, options)
     report = {
         "format": FORMAT,
@@ -118,17 +117,6 @@ def evaluate(location: str, out: Path, options: Options, *, say: Say | None = No
         _write_parquet(out / "predictions.parquet", rows)
     _write(out / REPORT, json.dumps(report, indent=2) + "\n")
     return report
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `ModelError` where `folder` could not be made or written to; nothing is made."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise ModelError(f"{folder} cannot be written: {place} is no folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ModelError(f"{folder} cannot be written: {place} may not be written to")
 
 
 def _own_base(subject: Subject, data: DataSet) -> str:
@@ -163,9 +151,9 @@ def _data(subject: Subject, settings: dict[str, Any], options: Options) -> DataS
 
 
 def _of_one(
-    where: str, examples: Sequence[Example], prompt: str, options: Options, say: Say
+    where: str, local: Local, examples: Sequence[Example], prompt: str, options: Options, say: Say
 ) -> tuple[list[Answer], list[Score]]:
-    loaded = load(where, options.load, say=say)
+    loaded = load(where, options.load, progress=Lines(say), local=local)
     form = examples[0].form
     if (loaded.architecture == "encoder-only") != (form == "classification"):
         raise ModelError(f"{where} is {loaded.architecture}, which does not answer data of the form {form}")

@@ -15,7 +15,7 @@ from model_runtime.progress import Bytes
 LOOKED_EVERY_S = 0.5
 
 
-def fetch_hub(model_id: str, told: Bytes | None = None) -> tuple[Path, int]:
+def fetch_hub(model_id: str, told: Bytes) -> tuple[Path, int]:
     """The folder of `model_id` in the cache (`HF_HUB_CACHE`), and the bytes that came for it.
 
     Raises `ModelError` where the hub does not give it, or where it is offline and the cache does not hold it.
@@ -51,7 +51,7 @@ def _blobs(model_id: str) -> Path:
 
 
 @contextmanager
-def _watched(blobs: Path, files: list[Any], told: Bytes | None) -> Iterator[Any]:
+def _watched(blobs: Path, files: list[Any], told: Bytes) -> Iterator[Any]:
     """Tells what has come, by what the cache holds; yields a function that says how many bytes came in all.
 
     The client's own bars differ from version to version and are drawn on terminals only: they are off meanwhile.
@@ -67,8 +67,7 @@ def _watched(blobs: Path, files: list[Any], told: Bytes | None) -> Iterator[Any]
 
     def look() -> None:
         while not ended.wait(LOOKED_EVERY_S):
-            if told is not None:
-                told(min(came(), missing), missing)
+            told(min(came(), missing), missing)
 
     hidden = are_progress_bars_disabled()
     looking = threading.Thread(target=look, daemon=True)
@@ -81,8 +80,7 @@ def _watched(blobs: Path, files: list[Any], told: Bytes | None) -> Iterator[Any]
         looking.join()
         if not hidden:
             enable_progress_bars()
-    if told is not None:
-        told(missing, missing)
+    told(missing, missing)
 
 
 def _bytes(folder: Path) -> int:

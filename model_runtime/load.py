@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,7 +69,7 @@ class Local:
     downloaded_bytes: int = 0
 
 
-def fetch(location: str, cache: Path | None = None, progress: Progress | None = None, client: Any = None) -> Local:
+def fetch(location: str, progress: Progress, *, cache: Path | None = None, client: Any = None) -> Local:
     """Bring `location`: a folder (taken as it is), `s3://bucket/prefix`, or a hub id (`google/flan-t5-base`).
 
     `cache`: where S3 downloads go (default: `models` in `BERTH_CACHE_DIR`, else in `~/.cache/berth`). The hub's go
@@ -79,7 +78,7 @@ def fetch(location: str, cache: Path | None = None, progress: Progress | None = 
     path = Path(location).expanduser()
     if path.is_dir():
         return Local(path)
-    told = None if progress is None else downloading(progress, location)
+    told = downloading(progress, location)
     if is_s3(location):
         root = cache or Path(os.environ.get("BERTH_CACHE_DIR") or Path.home() / ".cache" / "berth") / "models"
         target = root / location.removeprefix("s3://").strip("/").replace("/", "--")
@@ -99,22 +98,22 @@ def load(
     cache: Path | None = None,
     progress: Progress | None = None,
     client: Any = None,
-    say: Callable[[str], None] | None = None,
+    local: Local | None = None,
 ) -> Loaded:
     """Fetch and load. Raises `ModelError` with one line for whatever cannot be loaded, and why.
 
-    `progress` of a download; without it `say` gets a line a tenth.
+    `local`: what `fetch` has brought of `location` already.
     """
     options = options or LoadOptions()
-    say = say or (lambda _: None)
+    progress = progress or Lines(lambda _: None)
     started = time.monotonic()
-    local = fetch(location, cache, progress or Lines(say), client)
+    local = local or fetch(location, progress, cache=cache, client=client)
     folder = local.folder
     fetched = time.monotonic()
     device = find_device(options.device)
     dtype = choose_dtype(options.dtype, device)
     quantize = check_quantization(options.quantize, device)
-    say(f"loading {location} in {quantize or dtype} on {device.name}")
+    progress.note(f"loading {location} in {quantize or dtype} on {device.name}")
 
     from transformers import AutoConfig, AutoTokenizer
 

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from model_runtime.feedback.journal import Journal
 from model_runtime.handler.bundle import differs_from_installed
 from model_runtime.handler.service import open_service
 from model_runtime.handler.settings import FILE, ServingSettings, read_folder
-from model_runtime.progress import Lines, Progress
+from model_runtime.progress import Progress
 from model_runtime.server.app import Server, ServerLimits
 from model_runtime.server.run import Draining, listen, serve
 
@@ -52,19 +52,19 @@ def open_and_serve(
     options: Options,
     *,
     say: Callable[[str], None],
-    watched: Callable[[], AbstractContextManager[Progress]] | None = None,
+    watched: Callable[[], AbstractContextManager[Progress]],
 ) -> None:
     """Load the model of `folder` and serve it until SIGTERM or SIGINT. `say` gets lines for a person.
 
-    `watched` gives who is told how far loading is; without it `say` gets lines.
+    `watched` gives who is told how far loading is.
     """
     settings = settings_of(folder, options.overrides)
     bound = listen(host, port)
     try:
         if differs_from_installed(folder):
             say("note: the folder carries another runtime than this one, which serves it; berth bundle writes it anew")
-        with nullcontext(Lines(say)) if watched is None else watched() as progress:
-            service, loaded = open_service(folder, settings, say=progress.note, progress=progress)
+        with watched() as progress:
+            service, loaded = open_service(folder, settings, progress=progress)
         answer_s = options.answer_s or float(settings.predict_timeout_s)
         server = Server(
             service,

@@ -86,10 +86,11 @@ def _load(properties: dict[str, Any]) -> None:
     global _service
     from model_runtime.handler.service import open_service
     from model_runtime.handler.settings import read_properties
+    from model_runtime.progress import Lines
 
     folder = Path(properties.get("model_dir") or Path(__file__).parent)
     settings = read_properties(properties)
-    _service, loaded = open_service(folder, settings, say=lambda text: log.info("%s", text))
+    _service, loaded = open_service(folder, settings, progress=Lines(lambda text: log.info("%s", text)))
     log.info("loaded in %.1f s, %d bytes of weights", loaded.seconds["load"], loaded.weights_bytes)
     for note in loaded.notes:
         log.info("note: %s", note)

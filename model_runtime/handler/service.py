@@ -221,13 +221,11 @@ def open_service(
     settings: ServingSettings,
     *,
     write: Write | None = None,
-    say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Service, Loaded]:
-    """Load the model of a model folder and make its service; `progress` of a download, without it `say` gets lines.
-    Raises `ModelError`."""
+    """Load the model of a model folder and make its service. Raises `ModelError`."""
     request_log = open_log(settings)
-    loaded = load(settings.location(folder, os.environ), settings.load_options, say=say, progress=progress)
+    loaded = load(settings.location(folder, os.environ), settings.load_options, progress=progress)
     return Service(Generator(loaded, settings.limits), settings, write, request_log), loaded
 
 

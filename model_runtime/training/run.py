@@ -86,7 +86,7 @@ class _Run:
         if plan.processes != place.world:
             raise ModelError(f"the plan is for {plan.processes} processes, {place.world} were started")
         self.root = output / checkpoints.FOLDER
-        self.folder = fetch(settings.model, progress=Lines(say)).folder
+        self.folder = fetch(settings.model, Lines(say)).folder
         self.data = self._data()
         self.labels = sorted({e.target for part in self.data.parts.values() for e in part})
         if self.data.form != "classification":

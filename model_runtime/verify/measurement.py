@@ -13,6 +13,7 @@ from typing import Any
 
 from model_runtime.errors import ModelError
 from model_runtime.versions import versions_of
+from model_runtime.writable import check_writable
 
 FORMAT = "berth-measurement/1"
 SECRET = ("--api-key",)
@@ -66,19 +67,15 @@ def _cpu_name() -> str:
 
 
 def check_place(path: Path) -> None:
-    """Make the folder of `path`. Raises `ModelError` where a file could not be written there: better before minutes of
-    measuring than after."""
-    folder = path.absolute().parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror}: {error.filename}") from error
-    if path.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    """Raise `ModelError` where a file could not be written at `path`; nothing is made."""
+    if path.is_dir():
         raise ModelError(f"{path} cannot be written there: name a file in a folder of yours")
+    check_writable(path.absolute().parent)
 
 
 def write_measurement(document: dict[str, Any], path: Path) -> None:
-    """Write the file whole, or not at all."""
+    """Write the file whole, or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.tmp")
     draft.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     draft.replace(path)

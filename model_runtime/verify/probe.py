@@ -43,11 +43,12 @@ def main() -> None:
     imported_bytes = _resident()
     try:
         settings = settings_of(folder, overrides)
-        local = fetch(settings.location(folder, os.environ), progress=_Piped(tell))
+        location = settings.location(folder, os.environ)
+        local = fetch(location, _Piped(tell))
         fetched = time.time()
         if not local.downloaded_bytes:
             forget_cached(local.folder)
-        loaded = load(str(local.folder), settings.load_options)
+        loaded = load(location, settings.load_options, local=local)
     except ModelError as error:
         tell({"error": str(error)})
         return
