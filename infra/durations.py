@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
 from functools import cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -35,6 +36,11 @@ def parse_instant(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"'{text}' names no time zone; end it with Z for UTC")
     return moment.astimezone(UTC)
+
+
+def hours_between(since: datetime, until: datetime) -> Decimal:
+    """Hours from one moment to a later one, to the microsecond; 0 where it is not later."""
+    return Decimal(str(max(0.0, (until - since).total_seconds()))) / 3600
 
 
 def write_instant(moment: datetime) -> str:

@@ -169,13 +169,13 @@ def choose(
             candidates.append(offer)
     candidates.sort(key=_rank)
     best = candidates[0] if candidates else None
-    opened = could_open(hardware, wishes, refused)
     refused.extend(_dearer(c, best) for c in candidates if best is not None and c is not best)
     refused.sort(key=lambda r: (_NEARNESS[r.kind], r.distance))
     if best is None:
         memory = _memory_of_nearest(planner, hardware)
         return Choice(model, workload, wishes, None, tuple(refused), memory, _said(warning), calibration)
     choice = _chosen(planner, best, tuple(refused), warning, pays)
+    opened = could_open(hardware, wishes, refused)
     if opened is None:
         return choice
     again = choose(model, workload, opened, replace(wishes, loading=LEAN_LOADING), calibration)

@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.bill.lines import cents
 from infra.cloud import asking_aws
-from infra.durations import parse_instant, write_instant
+from infra.durations import hours_between, parse_instant, write_instant
 from infra.prices.table import ServicePrices, load_services
 from infra.resource_types import INSTANCE
 from model_runtime.fetch import split_s3
@@ -55,7 +55,7 @@ class FinalBill:
 
     @property
     def hours(self) -> Decimal:
-        return Decimal(str(max(0.0, (self.until - self.since).total_seconds()))) / _HOUR
+        return hours_between(self.since, self.until)
 
     @property
     def usd(self) -> Decimal:
@@ -152,7 +152,7 @@ def spent_so_far(begun: Mapping[str, Any] | None, since: datetime, moment: datet
     if begun is None or not begun.get("lines"):
         return None
     each = sum((Decimal(str(line["usd_per_hour"])) for line in begun["lines"]), Decimal(0))
-    return each * Decimal(str(max(0.0, (moment - since).total_seconds()))) / _HOUR
+    return each * hours_between(since, moment)
 
 
 def kept_bytes(uri: str, client: Any) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.cloud import Cloud, asking_aws
-from infra.durations import parse_instant
+from infra.durations import hours_between, parse_instant
 from infra.instances import RUNNING, STANDING, Instance, by_id, ended_at, first_seen, state_of
 from infra.lifecycle.engine import Resource
 from infra.resource_types import INSTANCE
@@ -48,18 +48,18 @@ class Life:
 
     def hours(self, moment: datetime) -> Decimal:
         """That it stood: a stopped machine stands on."""
-        return _hours(self.since, self.gone or moment)
+        return hours_between(self.since, self.gone or moment)
 
     def ran_hours(self, moment: datetime) -> Decimal:
         """That it ran, as far as that is known."""
-        return _hours(self.started or self.since, self.until or moment) + (self.ran or Decimal(0))
+        return hours_between(self.started or self.since, self.until or moment) + (self.ran or Decimal(0))
 
     @property
     def unknown_hours(self) -> Decimal:
         """Hours between its making and its last start of which nobody tells whether it ran."""
         if self.started is None or self.ran is not None:
             return Decimal(0)
-        return _hours(self.since, self.started)
+        return hours_between(self.since, self.started)
 
 
 def lives_of_machines(
@@ -114,8 +114,4 @@ def _ran(instance: str, start: datetime, end: datetime, cloud: Cloud) -> Decimal
             return None
         samples += sum((Decimal(str(point["SampleCount"])) for point in found["Datapoints"]), Decimal(0))
         at += step
-    return min(samples / 60, _hours(start, end)) if samples else None
-
-
-def _hours(since: datetime, until: datetime) -> Decimal:
-    return Decimal(str(max(0.0, (until - since).total_seconds()))) / _HOUR
+    return min(samples / 60, hours_between(start, end)) if samples else None
