@@ -31,6 +31,7 @@ from model_runtime.handler.settings import read_folder
 from model_runtime.manifest import check_folder, write_manifest
 from sizing.errors import UserError
 from sizing.models.resolve import resolve_model
+from tests.moto_server import moto_server
 
 BUCKET = "artifacts-of-a-test"
 RECORDED = {"method": "lora", "micro_batch_size": 4, "examples": 1000, "expires_at": "", "zero_stage": 0}
@@ -60,16 +61,11 @@ class Up:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as endpoint:
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+        client.close()
+        yield endpoint
 
 
 @pytest.fixture

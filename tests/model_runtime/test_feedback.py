@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from model_runtime.feedback.intake import take
 from model_runtime.feedback.journal import Journal, Shipper, ship
 from model_runtime.feedback.record import FeedbackError, read_feedback
+from tests.moto_server import moto_server
 
 BUCKET = "feedback-of-a-test"
 GOOD = {"request_id": "cmpl-1", "rating": 4}
@@ -135,16 +136,11 @@ def test_segments_close_by_size_and_by_age(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    client.close()
-    server.stop()
+    with moto_server() as endpoint:
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+        client.close()
 
 
 def shipped(client: Any, prefix: str) -> list[str]:

@@ -17,6 +17,7 @@ from model_runtime.errors import ModelError
 from model_runtime.fetch import fetch_s3, split_s3, wanted_files
 from model_runtime.load import LoadOptions, load
 from model_runtime.manifest import NAME, check_folder, entries_of, sha256_of, write_manifest
+from tests.moto_server import moto_server
 
 BUCKET = "models-of-a-test"
 PART = 1000
@@ -24,16 +25,11 @@ PART = 1000
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    client.close()
-    server.stop()
+    with moto_server() as endpoint:
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+        client.close()
 
 
 class Counted:

@@ -24,6 +24,7 @@ from model_runtime.training.outcome import Outcome
 from model_runtime.training.settings import FinetuneSettings
 from tests.model_runtime import training_runs as runs
 from tests.model_runtime.test_finetune_processes import COMMAND, environment, plan, write
+from tests.moto_server import moto_server
 
 
 def free_port() -> int:
@@ -190,18 +191,13 @@ def test_memory_that_runs_out_on_one_machine_halves_the_micro_batch_on_both(tiny
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in (("ENDPOINT_URL", f"http://{host}:{port}"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="runs-of-a-test")
-    yield client
-    server.stop()
+    with moto_server() as endpoint:
+        for name, value in (("ENDPOINT_URL", endpoint), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="runs-of-a-test")
+        yield client
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ from model_runtime.verify.stats import percentile, spread
 from model_runtime.verify.verdicts import verdicts
 from model_runtime.verify.workload import made_prompts, read_workload
 from tests.model_runtime.serving_tools import running
+from tests.moto_server import moto_server
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.01, 1))
@@ -351,7 +351,7 @@ def test_a_folder_is_measured_whole(
     run_berth: Callable[..., Any], tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, report = tiny("t5"), tmp_path / "m.json"
-    with moto() as endpoint:
+    with moto_server() as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         client = boto3.client("s3")
         client.create_bucket(Bucket="models")
@@ -384,17 +384,6 @@ def test_a_folder_is_measured_whole(
     differences = {t["name"]: t["difference"] for t in document["memory"]["terms"]}
     assert abs(differences["weights"]) < 0.01
     assert differences["KV cache"] == differences["KV cache, cross-attention"] == 0
-
-
-@contextmanager
-def moto() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.mark.slow

@@ -16,19 +16,15 @@ from model_runtime.watch.clock import instant
 from model_runtime.watch.limits import Limits
 from model_runtime.watch.status import describe
 from tests.model_runtime.watchdog_tools import BUCKET, HOUR, START, URI, World, checkpoint, proxy_to
+from tests.moto_server import moto_server
 
 Make = Callable[..., World]
 
 
 @pytest.fixture(scope="module")
 def moto_url() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

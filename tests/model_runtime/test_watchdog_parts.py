@@ -29,6 +29,7 @@ from model_runtime.watch.metadata import Imds, MetadataError
 from model_runtime.watch.status import parse_status, read_status
 from model_runtime.watchdog import beat, main, place
 from tests.model_runtime.watchdog_tools import checkpoint
+from tests.moto_server import moto_server
 
 ROOT = Path(__file__).parents[2]
 FAILED = "ActiveState=failed\nResult=exit-code\nExecMainCode=1\nExecMainStartTimestamp=Tue"
@@ -259,12 +260,13 @@ def test_a_job_whose_supervisor_vanished_is_not_taken_for_running(tmp_path: Path
     assert "without a word" in job.state().detail
 
 
-def test_the_command_survives_kill_9_and_ends_the_machine(tmp_path: Path) -> None:
-    from moto.server import ThreadedMotoServer
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with moto_server() as address:
+        yield address
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+
+def test_the_command_survives_kill_9_and_ends_the_machine(endpoint: str, tmp_path: Path) -> None:
     s3 = boto3.client("s3", endpoint_url=endpoint)
     s3.create_bucket(Bucket="real-command")
     checkpoint(tmp_path / "output", 10)
@@ -295,7 +297,6 @@ def test_the_command_survives_kill_9_and_ends_the_machine(tmp_path: Path) -> Non
     lines = s3.get_object(Bucket="real-command", Key="run/watchdog/events.jsonl")["Body"].read().decode().splitlines()
     names = [json.loads(line)["event"] for line in lines]
     assert names.index("began") < names.index("went on") < names.index("stopping") < names.index("ended")
-    server.stop()
 
 
 def _until(done: Any, seconds: float = 30.0) -> None:

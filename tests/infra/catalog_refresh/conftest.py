@@ -8,18 +8,15 @@ from pathlib import Path
 
 import pytest
 from local_aws import PriceApis, raised_rates, serve
-from moto.server import ThreadedMotoServer
 
 from infra.catalog_refresh.clients import Clients, connect
+from tests.moto_server import moto_server
 
 
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with moto_server() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="session")
